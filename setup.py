@@ -1,0 +1,153 @@
+"""Installation of mmqnet.
+
+Beyond the usual, it does two things:
+
+- `configs/`, `tools/` and `model-index.yml` are put under `mmqnet/.mim`, copied into wheels and
+  linked in editable installs, where `mim` and `mmengine`'s `_base_ = 'mmqnet::...'` look for them.
+- The C++ kernel `mmqnet.ops._C` is compiled if torch and a compiler are there. If not, installation
+  goes on with one line that says so, and the plain PyTorch kernel is used.
+"""
+
+import os
+import shutil
+from pathlib import Path
+
+from setuptools import Extension, find_packages, setup
+from setuptools.command.build_ext import build_ext
+from setuptools.command.build_py import build_py
+from setuptools.command.develop import develop
+
+ROOT = Path(__file__).resolve().parent
+PACKAGE = 'mmqnet'
+MIM_SOURCES = ('configs', 'tools', 'model-index.yml')
+EXTRAS = ('onedl', 'openmmlab', 'demo', 'export', 'dev')
+KERNEL = f'{PACKAGE}.ops._C'
+COMPILE_FLAGS = ['-O3']
+
+
+def read_version() -> str:
+    scope: dict = {}
+    exec((ROOT / PACKAGE / 'version.py').read_text(), scope)
+    return scope['__version__']
+
+
+def read_requirements(name: str) -> list[str]:
+    lines = (ROOT / 'requirements' / f'{name}.txt').read_text().splitlines()
+    return [line.strip() for line in lines if line.strip() and not line.startswith('#')]
+
+
+def read_readme() -> str:
+    readme = ROOT / 'README.md'
+    return readme.read_text(encoding='utf-8') if readme.exists() else ''
+
+
+def say_plain_kernel(reason: object) -> None:
+    line = ' '.join(str(reason).split())[:200]
+    print(f'mmqnet: the C++ kernel {KERNEL} is not built, the plain PyTorch one is used: {line}')
+
+
+def kernel_extension() -> list[Extension]:
+    """The C++ kernel, or an empty list and one line that says why it is left out."""
+    sources = sorted((ROOT / PACKAGE / 'ops' / 'csrc').glob('*.cpp'))
+    if os.environ.get('MMQNET_WITH_KERNEL') == '0':
+        say_plain_kernel('MMQNET_WITH_KERNEL=0')
+        return []
+    if not sources:
+        return []
+    try:
+        from torch.utils.cpp_extension import CppExtension
+    except Exception as error:  # a broken torch fails in ways of its own, not only ImportError
+        say_plain_kernel(f'torch cannot be imported here ({error})')
+        return []
+    names = [str(path.relative_to(ROOT)) for path in sources]
+    # `optional` also keeps setuptools from copying a file that was not built into the source tree.
+    return [CppExtension(KERNEL, names, extra_compile_args=COMPILE_FLAGS, optional=True)]
+
+
+def kernel_command() -> type:
+    """torch's build command, which reports a failed compilation and goes on."""
+    try:
+        from torch.utils.cpp_extension import BuildExtension
+    except Exception:
+        return build_ext
+
+    class BuildKernel(BuildExtension):
+        def build_extensions(self) -> None:
+            try:
+                super().build_extensions()
+            except Exception as error:
+                say_plain_kernel(error)
+
+    return BuildKernel
+
+
+def link_mim_files() -> None:
+    """Link the sources into the package of this checkout, for editable installs."""
+    folder = ROOT / PACKAGE / '.mim'
+    folder.mkdir(exist_ok=True)
+    for name in MIM_SOURCES:
+        target = folder / name
+        if target.is_symlink() or target.is_file():
+            target.unlink()
+        elif target.is_dir():
+            shutil.rmtree(target)
+        if (ROOT / name).exists():
+            target.symlink_to(os.path.relpath(ROOT / name, folder))
+
+
+def copy_mim_files(package_folder: Path) -> None:
+    """Copy the sources into a package that is being built."""
+    folder = package_folder / '.mim'
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    ignore = shutil.ignore_patterns('__pycache__', '*.pyc')
+    for name in MIM_SOURCES:
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, folder / name, ignore=ignore)
+        elif source.exists():
+            shutil.copy2(source, folder / name)
+
+
+class BuildPackage(build_py):
+    def run(self) -> None:
+        super().run()
+        if getattr(self, 'editable_mode', False):
+            link_mim_files()
+        else:
+            copy_mim_files(Path(self.build_lib) / PACKAGE)
+
+
+class DevelopPackage(develop):
+    def run(self) -> None:
+        super().run()
+        link_mim_files()
+
+
+setup(
+    name=PACKAGE,
+    version=read_version(),
+    description='Quantization Networks for MMEngine, MMDetection and MMPretrain',
+    long_description=read_readme(),
+    long_description_content_type='text/markdown',
+    author='mmqnet developers',
+    license='Apache License 2.0',
+    keywords='quantization, object detection, image classification, low-bit networks',
+    classifiers=[
+        'Development Status :: 4 - Beta',
+        'License :: OSI Approved :: Apache Software License',
+        'Programming Language :: Python :: 3',
+        'Programming Language :: Python :: 3.10',
+        'Programming Language :: Python :: 3.11',
+        'Programming Language :: Python :: 3.12',
+        'Topic :: Scientific/Engineering :: Artificial Intelligence',
+    ],
+    python_requires='>=3.10,<3.13',
+    packages=find_packages(include=[PACKAGE, f'{PACKAGE}.*']),
+    package_data={PACKAGE: ['py.typed', 'ops/csrc/*.cpp', 'ops/csrc/*.h']},
+    install_requires=read_requirements('runtime'),
+    extras_require={name: read_requirements(name) for name in EXTRAS},
+    ext_modules=kernel_extension(),
+    cmdclass={'build_py': BuildPackage, 'develop': DevelopPackage, 'build_ext': kernel_command()},
+    zip_safe=False,
+)
