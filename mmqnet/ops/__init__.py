@@ -1,0 +1,7 @@
+# Copyright (c) mmqnet developers. All rights reserved.
+"""Tensors in, tensors out: the quantization function and 1-D k-means. Depends on torch only."""
+
+from .kmeans import kmeans_1d
+from .quantize import hard_codes, hard_quantize, soft_quantize
+
+__all__ = ['hard_codes', 'hard_quantize', 'kmeans_1d', 'soft_quantize']
