@@ -1,0 +1,40 @@
+"""Quantized layers, and which float layer becomes which."""
+
+from mmcv.cnn.bricks import wrappers
+from mmcv.cnn.bricks.conv2d_adaptive_padding import Conv2dAdaptivePadding
+from mmcv.cnn.bricks.conv_ws import ConvAWS2d, ConvWS2d
+from torch import nn
+
+from mmqnet.layers.conv import (
+    QuantConv2d,
+    QuantConv2dAdaptivePadding,
+    QuantConvAWS2d,
+    QuantConvWS2d,
+)
+from mmqnet.layers.linear import QuantLinear
+from mmqnet.layers.quantized_layer import QuantizedLayer, build_input_quantizer
+from mmqnet.layers.residual import quantize_block_input, residual_block_types
+
+# By the exact class: a subclass with a forward of its own might never look at what we override.
+QUANTIZED_LAYERS: dict[type[nn.Module], type[QuantizedLayer]] = {
+    nn.Conv2d: QuantConv2d,
+    wrappers.Conv2d: QuantConv2d,
+    Conv2dAdaptivePadding: QuantConv2dAdaptivePadding,
+    ConvWS2d: QuantConvWS2d,
+    ConvAWS2d: QuantConvAWS2d,
+    nn.Linear: QuantLinear,
+    wrappers.Linear: QuantLinear,
+}
+
+__all__ = [
+    'QUANTIZED_LAYERS',
+    'QuantConv2d',
+    'QuantConv2dAdaptivePadding',
+    'QuantConvAWS2d',
+    'QuantConvWS2d',
+    'QuantLinear',
+    'QuantizedLayer',
+    'build_input_quantizer',
+    'quantize_block_input',
+    'residual_block_types',
+]

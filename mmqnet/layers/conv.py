@@ -1,0 +1,69 @@
+"""Quantized convolutions, one for each class that MMCV's ConvModule builds.
+
+Each names its float class, and ``nn.Conv2d``, as a direct base: MMEngine's weight initialisation
+selects layers by the names of their class and its direct bases.
+"""
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from mmcv.cnn.bricks.conv2d_adaptive_padding import Conv2dAdaptivePadding
+from mmcv.cnn.bricks.conv_ws import ConvAWS2d, ConvWS2d
+from torch import Tensor, nn
+
+from mmqnet.layers.quantized_layer import QuantizedLayer
+from mmqnet.registry import MODELS
+
+
+@MODELS.register_module()
+class QuantConv2d(QuantizedLayer, nn.Conv2d):
+    """Conv2d with quantized weights and input; arguments as for ``nn.Conv2d`` and the mixin."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolves ``x`` (N, C, H, W)."""
+        return self._conv_forward(self.quantized_input(x), self.quantized_weight(), self.bias)
+
+
+@MODELS.register_module()
+class QuantConv2dAdaptivePadding(QuantConv2d, nn.Conv2d):
+    """Quantized counterpart of MMCV's ``Conv2dAdaptivePadding`` (TensorFlow's "same" padding)."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.padding = (0, 0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Pads and convolves ``x`` (N, C, H, W)."""
+        pads: list[int] = []
+        for axis in (1, 0):  # F.pad wants the last dimension first
+            extent = (self.kernel_size[axis] - 1) * self.dilation[axis] + 1
+            size, stride = x.shape[2 + axis], self.stride[axis]
+            total = max((math.ceil(size / stride) - 1) * stride + extent - size, 0)
+            pads += [total // 2, total - total // 2]
+        return super().forward(F.pad(x, pads) if any(pads) else x)
+
+
+@MODELS.register_module()
+class QuantConvWS2d(QuantizedLayer, ConvWS2d, nn.Conv2d):
+    """Quantized counterpart of MMCV's ``ConvWS2d``: standardizes the weights, then quantizes them."""
+
+    forward = QuantConv2d.forward
+
+    def effective_weight(self) -> Tensor:
+        """The standardized weights, (out, in, kH, kW)."""
+        flat = self.weight.flatten(1)
+        std, mean = (v.view(-1, 1, 1, 1) for v in torch.std_mean(flat, dim=1))
+        return (self.weight - mean) / (std + self.eps)
+
+
+@MODELS.register_module()
+class QuantConvAWS2d(QuantizedLayer, ConvAWS2d, nn.Conv2d):
+    """Quantized counterpart of MMCV's ``ConvAWS2d``: standardizes the weights, then quantizes them."""
+
+    forward = QuantConv2d.forward
+
+    def effective_weight(self) -> Tensor:
+        """The standardized weights, (out, in, kH, kW)."""
+        return self._get_weight(self.weight)

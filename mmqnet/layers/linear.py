@@ -1,0 +1,16 @@
+"""Quantized fully connected layer."""
+
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+
+from mmqnet.layers.quantized_layer import QuantizedLayer
+from mmqnet.registry import MODELS
+
+
+@MODELS.register_module()
+class QuantLinear(QuantizedLayer, nn.Linear):
+    """Linear with quantized weights and input; arguments as for ``nn.Linear`` and the mixin."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps ``x`` (..., in_features) to (..., out_features)."""
+        return F.linear(self.quantized_input(x), self.quantized_weight(), self.bias)

@@ -1,0 +1,44 @@
+"""Patterns that name modules in a config."""
+
+import difflib
+import fnmatch
+from collections.abc import Iterable, Sequence
+
+
+def matches(name: str, pattern: str) -> bool:
+    """Whether a pattern names the module ``name`` or one that holds it.
+
+    Args:
+        name: Dotted module name, for example ``backbone.layer1.0.conv1``.
+        pattern: A name or a shell-style pattern; ``backbone`` and ``backbone.layer?`` match all
+            that lies below, ``*.conv1`` every module called conv1.
+    """
+    parts = name.split('.')
+    ancestors = ('.'.join(parts[: end + 1]) for end in range(len(parts)))
+    return any(fnmatch.fnmatchcase(ancestor, pattern) for ancestor in ancestors)
+
+
+def matches_any(name: str, patterns: Iterable[str]) -> bool:
+    """Whether any of the patterns matches ``name``."""
+    return any(matches(name, pattern) for pattern in patterns)
+
+
+def check_patterns(patterns: Sequence[str], names: Sequence[str], key: str) -> None:
+    """Refuses patterns that match no layer.
+
+    Args:
+        patterns: The patterns of one config key.
+        names: Names of all layers that could be quantized.
+        key: The config key, for the message.
+
+    Raises:
+        ValueError: If a pattern matches none; the message names near misses.
+    """
+    for pattern in patterns:
+        if any(matches(name, pattern) for name in names):
+            continue
+        ancestors = {'.'.join(name.split('.')[:end]) for name in names for end in range(1, 9)}
+        near = difflib.get_close_matches(pattern, sorted(ancestors | set(names)), n=3, cutoff=0.5)
+        tops = sorted({name.split('.')[0] for name in names})
+        hint = f'near misses: {near}' if near else f'the layers lie below {tops}'
+        raise ValueError(f'`{key}` has the pattern {pattern!r} that matches no layer; {hint}')

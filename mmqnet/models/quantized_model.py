@@ -1,0 +1,45 @@
+"""``mmqnet.QuantizedModel``: builds a float model and converts it."""
+
+import logging
+from typing import Any
+
+from mmengine.logging import print_log
+from mmengine.registry import MODELS as MMENGINE_MODELS
+from torch import nn
+
+from mmqnet.compat import repair_ssd_head
+from mmqnet.models.convert import convert
+from mmqnet.models.quantization_config import QuantizationConfig
+from mmqnet.registry import MODELS
+
+
+@MODELS.register_module()
+def QuantizedModel(  # noqa: N802 -- one name in configs and code
+    architecture: str, quantization: dict[str, Any], **model: Any
+) -> nn.Module:
+    """Builds the float model of a config and converts it in place.
+
+    What comes back is an instance of the architecture's own class, with all its checkpoint keys.
+
+    Args:
+        architecture: ``type`` of the float model, for example ``'SingleStageDetector'``.
+        quantization: What to quantize, and how; see :class:`QuantizationConfig`.
+        **model: The rest of the float model's config.
+
+    Raises:
+        TypeError: If a value of ``quantization`` has the wrong type.
+        ValueError: If a key or value of ``quantization`` is wrong, a pattern matches no layer, or
+            no layer can be quantized.
+    """
+    if not isinstance(architecture, str):
+        raise TypeError(
+            '`architecture` should be the `type` of the float model, for example '
+            f"'SingleStageDetector', but got {architecture!r}"
+        )
+    config = QuantizationConfig.from_dict(quantization)  # before the long work of building
+    repair_ssd_head()
+    float_model = MMENGINE_MODELS.build(dict(type=architecture, **model))
+    report = convert(float_model, config)
+    print_log(report.table(), logger='current', level=logging.INFO)
+    float_model.quantization_report = report
+    return float_model

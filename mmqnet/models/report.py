@@ -1,0 +1,96 @@
+"""What a conversion did to each layer, as data and as a table."""
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.table import Table
+
+
+@dataclass(frozen=True)
+class LayerReport:
+    """One layer of the model.
+
+    Attributes:
+        name: Dotted module name.
+        kind: Class name of the float layer.
+        weight: Levels of its weights, for example ``'7 levels'``, or ``'float'``.
+        activation: Levels of its input, or ``'float'``.
+        reason: Why it was left in float; empty if it was not.
+        num_weights: Number of weights.
+        weight_bits: Bits that one weight takes.
+    """
+
+    name: str
+    kind: str
+    weight: str
+    activation: str
+    reason: str
+    num_weights: int
+    weight_bits: int
+
+    @property
+    def weight_bytes(self) -> float:
+        """Bytes that the weights take when packed."""
+        return self.num_weights * self.weight_bits / 8
+
+
+@dataclass(frozen=True)
+class QuantizationReport:
+    """What a conversion did, layer by layer, in the order of registration."""
+
+    layers: tuple[LayerReport, ...]
+
+    @property
+    def quantized(self) -> tuple[LayerReport, ...]:
+        """The layers that got a quantizer."""
+        return tuple(layer for layer in self.layers if not layer.reason)
+
+    @property
+    def skipped(self) -> tuple[LayerReport, ...]:
+        """The layers that were left in float."""
+        return tuple(layer for layer in self.layers if layer.reason)
+
+    def weight_bytes(self, prefix: str = '') -> float:
+        """Bytes of the packed weights of all layers whose name starts with ``prefix``."""
+        return sum(layer.weight_bytes for layer in self.layers if layer.name.startswith(prefix))
+
+    def float_weight_bytes(self, prefix: str = '') -> float:
+        """Bytes of the same weights in float32."""
+        return sum(4.0 * layer.num_weights for layer in self.layers if layer.name.startswith(prefix))
+
+    def table(self) -> str:
+        """The report as text."""
+        table = Table(title='Quantization', title_justify='left')
+        for heading in ('layer', 'class', 'weights', 'weight levels', 'input levels', 'in float as'):
+            table.add_column(heading, justify='right' if heading == 'weights' else 'left')
+        for layer in self.layers:
+            table.add_row(
+                layer.name,
+                layer.kind,
+                f'{layer.num_weights:,}',
+                layer.weight,
+                layer.activation,
+                layer.reason,
+            )
+        table.caption = (
+            f'{len(self.quantized)} of {len(self.layers)} layers quantized; weights '
+            f'{self.weight_bytes() / 2**20:.2f} MiB instead of '
+            f'{self.float_weight_bytes() / 2**20:.2f} MiB'
+        )
+        table.caption_justify = 'left'
+        return _render(table)
+
+
+def _render(table: Table) -> str:
+    out = io.StringIO()
+    Console(file=out, width=160, color_system=None).print(table)
+    return out.getvalue()
+
+
+def describe_levels(levels: Sequence[float] | None) -> str:
+    """Short text for a level set, for example ``'7: -4..4'``."""
+    if levels is None:
+        return 'float'
+    return f'{len(levels)}: {levels[0]:g}..{levels[-1]:g}'

@@ -1,0 +1,97 @@
+"""Level sets Y of the quantization function, by name or by list (table "Level sets" of the paper)."""
+
+import difflib
+import math
+import re
+from collections.abc import Sequence
+
+LevelSpec = str | Sequence[float]
+
+_NAMED: dict[str, tuple[float, ...]] = {
+    'binary': (-1.0, 1.0),
+    'ternary': (-1.0, 0.0, 1.0),
+    'pm2': (-2.0, -1.0, 0.0, 1.0, 2.0),
+    'pm4': (-4.0, -2.0, -1.0, 0.0, 1.0, 2.0, 4.0),
+}
+_MAX_BITS = 8
+
+
+def resolve_levels(spec: LevelSpec, key: str = 'levels') -> tuple[float, ...]:
+    """Turns the name or the list of a config into a strictly increasing tuple of levels.
+
+    Args:
+        spec: ``'binary'`` (-1, 1), ``'ternary'`` (-1, 0, 1), ``'pm2'`` (-2..2), ``'pm4'``
+            (-4, -2, -1, 0, 1, 2, 4), ``'int{k}'`` for -(2^(k-1)-1)..2^(k-1)-1 with k in 2..8
+            (``'int5'`` is -15..15), ``'uint{k}'`` for 0..2^k-1 with k in 1..8, or any strictly
+            increasing list of finite numbers.
+        key: The config key, for error messages.
+
+    Returns:
+        tuple[float, ...]: The n + 1 levels.
+
+    Raises:
+        TypeError: If ``spec`` is neither a string nor a sequence of numbers.
+        ValueError: If the name is unknown or the numbers are not finite and strictly increasing.
+    """
+    if isinstance(spec, str):
+        return _resolve_name(spec, key)
+    if not isinstance(spec, Sequence) or any(
+        isinstance(level, bool) or not isinstance(level, int | float) for level in spec
+    ):
+        raise TypeError(f'`{key}` should be a name or a list of numbers, but got {spec!r}')
+    levels = tuple(float(level) for level in spec)
+    if len(levels) < 2:
+        raise ValueError(f'`{key}` should hold at least 2 levels, but got {list(spec)}')
+    increasing = all(low < high for low, high in zip(levels, levels[1:], strict=False))
+    if not increasing or not all(map(math.isfinite, levels)):
+        raise ValueError(f'`{key}` should be finite and strictly increasing, but got {list(spec)}')
+    return levels
+
+
+def signed_counterpart(levels: tuple[float, ...]) -> tuple[float, ...]:
+    """The zero-centred set with as many levels as 0..n: what a signed input gets instead of it.
+
+    ``0..2^k-1`` becomes ``-2^(k-1)..2^(k-1)-1``, the range of a k-bit two's complement integer,
+    and ``(0, 1)`` becomes ``(-1, 1)``.
+
+    Raises:
+        ValueError: If ``levels`` is not 0, 1, .., n with n odd.
+    """
+    count = len(levels)
+    if levels != tuple(map(float, range(count))) or count % 2:
+        raise ValueError(
+            '`signed_levels` should be given, as a list or as None for inputs left in float, '
+            f'when `levels` is not an unsigned k-bit set, but got levels={list(levels)}'
+        )
+    if count == 2:
+        return _NAMED['binary']
+    return tuple(level - count / 2 for level in levels)
+
+
+def num_bits(levels: Sequence[float]) -> int:
+    """Bits that one level index takes."""
+    return max(1, math.ceil(math.log2(len(levels))))
+
+
+def _resolve_name(name: str, key: str) -> tuple[float, ...]:
+    if name in _NAMED:
+        return _NAMED[name]
+    match = re.fullmatch(r'(u?)int(\d+)', name)
+    if match is None:
+        known = [*_NAMED, 'int2', 'int5', 'int8', 'uint1', 'uint2', 'uint8']
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f' Did you mean {near[0]!r}?' if near else ''
+        names = ', '.join(map(repr, _NAMED))
+        raise ValueError(
+            f"`{key}` should be one of {names}, 'int2'..'int{_MAX_BITS}', 'uint1'..'uint{_MAX_BITS}' "
+            f'or a list of numbers, but got {name!r}.{hint}'
+        )
+    unsigned, bits = bool(match[1]), int(match[2])
+    if not (1 if unsigned else 2) <= bits <= _MAX_BITS:
+        raise ValueError(
+            f'`{key}` should have {1 if unsigned else 2} to {_MAX_BITS} bits, but got {name!r}'
+        )
+    if unsigned:
+        return tuple(map(float, range(2**bits)))
+    top = 2 ** (bits - 1) - 1
+    return tuple(map(float, range(-top, top + 1)))

@@ -1,0 +1,267 @@
+"""The quantizer: one quantization function with its learned scales and its state."""
+
+import contextlib
+import enum
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mmqnet.ops import hard_codes, hard_quantize, soft_quantize
+from mmqnet.quantizers import level_sets
+from mmqnet.quantizers.gradient import without_gradient
+
+
+class Mode(enum.IntEnum):
+    """What a quantizer does in training; a phase of the training sets it."""
+
+    FLOAT = 0  # lets its input pass, in evaluation too
+    LEARNED = 1  # soft function in training, hard in evaluation
+    FIXED = 2  # hard function without gradients in training, hard in evaluation
+
+
+class Quantizer(nn.Module):
+    """Quantization function of a layer's weights or of its input (eq. 5 and 7 of the paper).
+
+    In training it is the soft function, ``alpha * (Y_0 + sum_i s_i * sigmoid(T * (beta*x - b_i)))``,
+    in evaluation the hard one, with unit steps. Both scales are stored as logarithms: they stay
+    positive whatever the optimizer does, and a step changes them by a ratio.
+
+    Args:
+        levels: The n + 1 levels Y, strictly increasing.
+        signed_levels: n + 1 other levels to take when calibration meets a signed input; ``None``
+            leaves a signed input in float. Default: the same as ``levels``.
+        scale_shape: Shape of alpha and beta, broadcastable to the input. Default ``()``.
+        learn_thresholds: Whether the thresholds are a parameter. Default False.
+        backward_temperature: See :func:`mmqnet.ops.soft_quantize`. Default None.
+
+    Attributes:
+        levels (Tensor): (n + 1,), buffer.
+        thresholds (Tensor): (n,), in the scaled domain; buffer or parameter.
+        log_alpha (nn.Parameter): Logarithm of the output scale.
+        log_beta (nn.Parameter): Logarithm of the input scale.
+        temperature (Tensor): 0-d buffer.
+        mode (Tensor): 0-d buffer, a :class:`Mode`.
+        enabled (Tensor): 0-d buffer; False for a signed input that is left in float.
+        calibrated (Tensor): 0-d buffer; whether thresholds and scales have been initialised.
+        observer (Callable or None): While set, every input is handed to it and passes unchanged.
+        evaluate_soft (bool): Whether evaluation uses the soft function, see
+            :func:`soft_evaluation`.
+    """
+
+    levels: Tensor
+    temperature: Tensor
+    mode: Tensor
+    enabled: Tensor
+    calibrated: Tensor
+
+    def __init__(
+        self,
+        levels: Sequence[float],
+        signed_levels: Sequence[float] | None = (),
+        scale_shape: Sequence[int] = (),
+        learn_thresholds: bool = False,
+        backward_temperature: float | None = None,
+    ) -> None:
+        super().__init__()
+        self.unsigned_levels = tuple(levels)
+        self.signed_levels = self.unsigned_levels if signed_levels == () else signed_levels
+        self.backward_temperature = backward_temperature
+        self.observer: Callable[[Tensor], None] | None = None
+        self.evaluate_soft = False
+        self.register_buffer('levels', torch.tensor(self.unsigned_levels))
+        thresholds = (self.levels[1:] + self.levels[:-1]) / 2
+        if learn_thresholds:
+            self.thresholds = nn.Parameter(thresholds)
+        else:
+            self.register_buffer('thresholds', thresholds)
+        self.log_alpha = nn.Parameter(torch.zeros(tuple(scale_shape)))
+        self.log_beta = nn.Parameter(torch.zeros(tuple(scale_shape)))
+        self.register_buffer('temperature', torch.tensor(1.0))
+        self.register_buffer('mode', torch.tensor(int(Mode.LEARNED)))
+        self.register_buffer('enabled', torch.tensor(True))
+        self.register_buffer('calibrated', torch.tensor(False))
+        self._read_state()
+
+    @property
+    def alpha(self) -> Tensor:
+        """Output scale, positive, of the shape ``scale_shape``."""
+        return self.log_alpha.exp()
+
+    @property
+    def beta(self) -> Tensor:
+        """Input scale, positive, of the shape ``scale_shape``."""
+        return self.log_beta.exp()
+
+    @property
+    def num_bits(self) -> int:
+        """Bits that one code takes."""
+        return level_sets.num_bits(self.unsigned_levels)
+
+    @property
+    def is_active(self) -> bool:
+        """Whether it quantizes: enabled, and in a mode other than float."""
+        return self._enabled and self._mode is not Mode.FLOAT
+
+    @property
+    def is_calibrated(self) -> bool:
+        """Whether thresholds and scales have been initialised."""
+        return self._calibrated
+
+    def set_mode(self, mode: Mode) -> None:
+        """Sets what it does in training."""
+        self.mode.fill_(int(mode))
+        self._mode = mode
+
+    def set_temperature(self, temperature: float) -> None:
+        """Sets the temperature T > 0 of the soft function.
+
+        Raises:
+            ValueError: If T is not positive.
+        """
+        if not temperature > 0:
+            raise ValueError(f'`temperature` should be positive, but got {temperature}')
+        self.temperature.fill_(temperature)
+        self._temperature = float(temperature)
+
+    @torch.no_grad()
+    def initialize(self, signed: bool, beta: Tensor, thresholds: Tensor) -> None:
+        """Takes over what calibration found; alpha becomes 1 / beta.
+
+        Args:
+            signed: Whether the input takes negative values, which selects the levels.
+            beta: Input scale, of the shape ``scale_shape`` or 0-d.
+            thresholds: (n,), non-decreasing, in the scaled domain.
+        """
+        levels = self.levels_for(signed)
+        self.levels.copy_(torch.tensor(levels or self.unsigned_levels))
+        self.enabled.fill_(levels is not None)
+        self.thresholds.copy_(thresholds)
+        self.log_beta.copy_(beta.log().expand_as(self.log_beta))
+        self.log_alpha.copy_(-self.log_beta)
+        self.calibrated.fill_(True)
+        self._read_state()
+
+    def levels_for(self, signed: bool) -> tuple[float, ...] | None:
+        """Levels that an input gets; ``None`` if it is left in float."""
+        if not signed:
+            return self.unsigned_levels
+        return None if self.signed_levels is None else tuple(self.signed_levels)
+
+    def codes(self, x: Tensor) -> Tensor:
+        """Level indices 0..n of the hard function, int32, of the shape of ``x``."""
+        self._check_calibrated()
+        return hard_codes(x, self.thresholds, self.beta)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Quantizes ``x`` (any shape to which the scales broadcast).
+
+        Raises:
+            RuntimeError: If it has not been calibrated.
+        """
+        if self.observer is not None:
+            self.observer(x)
+            return x
+        if not self.is_active:
+            return without_gradient(lambda: x, x, self.parameters()) if self.training else x
+        self._check_calibrated()
+        if self.training and isinstance(self.thresholds, nn.Parameter):
+            self._order_thresholds()
+        if self.training and self._mode is Mode.FIXED:
+            return without_gradient(lambda: self._hard(x), None, [x, *self.parameters()])
+        if self.training or self.evaluate_soft:
+            return self._soft(x)
+        return self._hard(x)
+
+    def extra_repr(self) -> str:
+        """Levels and shape of the scales, for ``print(model)``."""
+        return f'levels={len(self.unsigned_levels)}, scale_shape={tuple(self.log_alpha.shape)}'
+
+    def _soft(self, x: Tensor) -> Tensor:
+        return soft_quantize(
+            x,
+            self.levels,
+            self.thresholds,
+            self.alpha,
+            self.beta,
+            self._temperature,
+            self.backward_temperature,
+        )
+
+    def _hard(self, x: Tensor) -> Tensor:
+        return hard_quantize(x, self.levels, self.thresholds, self.alpha, self.beta)
+
+    @torch.no_grad()
+    def _order_thresholds(self) -> None:
+        """Keeps learned thresholds non-decreasing: one that overtakes the next pushes it along."""
+        self.thresholds.copy_(self.thresholds.cummax(0).values)
+
+    def _check_calibrated(self) -> None:
+        if not self._calibrated:
+            raise RuntimeError(
+                'a quantizer has not been calibrated: load a checkpoint of the quantized model, or '
+                'train with `mmqnet.CalibrationHook` in `default_hooks`'
+            )
+
+    def _read_state(self) -> None:
+        """Keeps the state as Python values, so that a forward pass never waits for the device."""
+        self._temperature = float(self.temperature)
+        self._mode = Mode(int(self.mode))
+        self._enabled = bool(self.enabled)
+        self._calibrated = bool(self.calibrated)
+
+    def _load_from_state_dict(
+        self,
+        state_dict: dict[str, Any],
+        prefix: str,
+        local_metadata: dict[str, Any],
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        """Loads a quantized checkpoint, or nothing from a float one.
+
+        Raises:
+            ValueError: If the checkpoint was made with other levels.
+        """
+        if not any(key.startswith(prefix) for key in state_dict):
+            return  # a float checkpoint lacks no key: calibration fills the quantizer
+        self._check_levels(state_dict, prefix)
+        super()._load_from_state_dict(
+            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
+        )
+        self._read_state()
+
+    def _check_levels(self, state_dict: dict[str, Any], prefix: str) -> None:
+        saved = state_dict.get(f'{prefix}levels')
+        if saved is None:
+            return
+        found = tuple(saved.flatten().tolist())
+        if found not in (self.unsigned_levels, self.signed_levels):
+            raise ValueError(
+                f'checkpoint key `{prefix}levels` holds {len(found)} levels '
+                f'{found[0]:g}..{found[-1]:g}, but the config quantizes to '
+                f'{len(self.unsigned_levels)} levels '
+                f'{self.unsigned_levels[0]:g}..{self.unsigned_levels[-1]:g}: '
+                'take the config that the checkpoint was trained with, or a float checkpoint'
+            )
+
+
+def quantizers_of(model: nn.Module) -> dict[str, Quantizer]:
+    """All quantizers of a model by their module names, in the order of registration."""
+    return {name: m for name, m in model.named_modules() if isinstance(m, Quantizer)}
+
+
+@contextlib.contextmanager
+def soft_evaluation(model: nn.Module) -> Iterator[None]:
+    """Within the block, evaluation uses the soft functions (figure 4 of the paper compares both)."""
+    quantizers = list(quantizers_of(model).values())
+    for quantizer in quantizers:
+        quantizer.evaluate_soft = True
+    try:
+        yield
+    finally:
+        for quantizer in quantizers:
+            quantizer.evaluate_soft = False
