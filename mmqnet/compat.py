@@ -1,10 +1,184 @@
-"""Repairs of upstream faults, each applied only where the fault is present."""
+"""Repairs of upstream faults, each applied only where the fault is present.
+
+A repair waits for the import of the module that it concerns, or is applied at once if that has been
+imported already. So importing mmqnet imports neither torch nor anything of the stack, and a repair
+works whether mmqnet comes first or, as with the stock tools of MMDetection, is imported late by the
+``mmqnet.`` prefix in a config. This module imports the standard library only.
+"""
+
+import functools
+import importlib.util
+import inspect
+import sys
+from collections.abc import Callable, Sequence
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+__all__ = ['apply_all', 'repair_checkpoint_loading', 'repair_ssd_head', 'repair_torchvision']
+
+Repair = Callable[[ModuleType], None]
 
 
-def repair_ssd_head() -> bool:
-    """Give MMDetection's SSDHead the ``loss_cls`` that its base class reads."""
-    return False
+class _RepairFinder(MetaPathFinder):
+    """Runs a repair just before or just after one module's code, when it is first imported."""
+
+    def __init__(self, module: str, repair: Repair, before: bool) -> None:
+        self.module = module
+        self.repair = repair
+        self.before = before
+        self._busy = False
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """Find the module as usual, and let its loader call the repair."""
+        if fullname != self.module or self._busy:
+            return None
+        self._busy = True
+        try:
+            spec = importlib.util.find_spec(fullname)
+        finally:
+            self._busy = False
+        if spec is not None and spec.loader is not None:
+            self._wrap(spec.loader)
+        return spec
+
+    def _wrap(self, loader: Loader) -> None:
+        execute = loader.exec_module
+
+        def execute_and_repair(module: ModuleType) -> None:
+            if self.before:
+                self.repair(module)
+            execute(module)
+            if not self.before:
+                self.repair(module)
+
+        # On the instance: every import makes a loader of its own, so nothing else is touched.
+        loader.exec_module = execute_and_repair  # type: ignore[method-assign]
+
+
+def _on_import(module: str, repair: Repair, before: bool = False) -> None:
+    """Apply ``repair`` to ``module``, now or when it is imported."""
+    if module in sys.modules:
+        if not before:
+            repair(sys.modules[module])
+        return
+    known = (f for f in sys.meta_path if isinstance(f, _RepairFinder))
+    if not any(f.module == module and f.repair is repair for f in known):
+        sys.meta_path.insert(0, _RepairFinder(module, repair, before))
+
+
+def repair_ssd_head() -> None:
+    """Let MMDetection 3.2 and later, and the OneDL fork, evaluate an SSD.
+
+    ``BaseDenseHead._predict_by_feat_single`` reads ``self.loss_cls``, which SSDHead never sets: its
+    ``__init__`` skips the one of AnchorHead. See open-mmlab/mmdetection issues 11063, 11305, 11780.
+    """
+    _on_import('mmdet.models.dense_heads.ssd_head', _set_missing_loss_cls)
+
+
+def _set_missing_loss_cls(module: ModuleType) -> None:
+    head = module.SSDHead
+    original = head.__init__
+    if getattr(original, '_mmqnet_repair', False):
+        return
+
+    @functools.wraps(original)
+    def init(self: Any, *args: Any, **kwargs: Any) -> None:
+        original(self, *args, **kwargs)
+        # Of the instance, not of the class: there it would hide the loss that a subclass or a later
+        # release sets, since torch keeps modules out of reach of the usual attribute look-up.
+        if not hasattr(self, 'loss_cls'):
+            self.loss_cls = None
+
+    init._mmqnet_repair = True  # type: ignore[attr-defined]
+    head.__init__ = init
+
+
+def repair_checkpoint_loading() -> None:
+    """Let MMEngine up to 0.10.7 load its own checkpoints with torch 2.6 and later.
+
+    ``torch.load`` now refuses classes it does not know, and MMEngine saves a HistoryBuffer of NumPy
+    arrays for every logged scalar. See open-mmlab/mmengine issue 1655 and pull request 1650. The
+    check stays on: exactly what such a checkpoint holds is allowed.
+    """
+    _on_import('mmengine.runner.checkpoint', _allow_checkpoint_classes)
+
+
+def _allow_checkpoint_classes(module: ModuleType) -> None:
+    import torch
+
+    # An MMEngine that knows of `weights_only`, as OneDL's does, looks after itself.
+    if 'weights_only' in inspect.getsource(module):
+        return
+    if hasattr(torch.serialization, 'add_safe_globals'):  # torch >= 2.4
+        torch.serialization.add_safe_globals(_checkpoint_classes())
+
+
+def _checkpoint_classes() -> list:
+    import numpy as np
+    from mmengine.logging import HistoryBuffer
+
+    rebuild = np.array(0.0).__reduce__()[0]
+    scalar = np.float64(0).__reduce__()[0]
+    numbers = [np.dtype(kind) for kind in ('f8', 'f4', 'i8', 'i4', 'u8', 'u4', 'u1', '?')]
+    allowed: list = [HistoryBuffer, np.ndarray, np.dtype, *{type(number) for number in numbers}]
+    # The names of NumPy 1 and of NumPy 2: a checkpoint may come from a machine with the other.
+    for package in ('numpy.core', 'numpy._core'):
+        allowed.append((rebuild, f'{package}.multiarray._reconstruct'))
+        allowed.append((scalar, f'{package}.multiarray.scalar'))
+    # A HistoryBuffer saves its methods as `getattr(HistoryBuffer, 'min')`. The real getattr in a
+    # hostile file would reach anything.
+    allowed.append((_history_buffer_method, 'builtins.getattr'))
+    return allowed
+
+
+def _history_buffer_method(owner: Any, name: str) -> Any:
+    """Stand in for ``getattr`` while a checkpoint is read: public methods of HistoryBuffer only."""
+    from mmengine.logging import HistoryBuffer
+
+    method = vars(HistoryBuffer).get(name) if owner is HistoryBuffer else None
+    if name.startswith('_') or not inspect.isfunction(method):
+        raise TypeError(f'a checkpoint should not ask for {name!r} of {owner!r}')
+    return method
+
+
+def repair_torchvision() -> None:
+    """Let torchvision be imported beside a build of torch that its operators do not fit.
+
+    The usual case is a CPU build of torch with torchvision's common wheel, which is made for CUDA.
+    Its operators cannot be loaded, and its import fails with ``operator torchvision::nms does not
+    exist``, although MMPretrain needs its transforms only. See pytorch/vision issues 9077, 9085.
+    """
+    _on_import('torchvision', _define_missing_operators, before=True)
+
+
+_libraries: list = []  # torch forgets the operators of a Library that is garbage collected
+
+
+def _define_missing_operators(module: ModuleType) -> None:
+    import torch
+
+    if hasattr(torch.ops.torchvision, 'nms'):
+        return
+    binary = next(Path(module.__path__[0]).glob('_C.*'), None)
+    try:
+        if binary is not None:
+            torch.ops.load_library(str(binary))
+            return
+    except OSError:
+        pass
+    library = torch.library.Library('torchvision', 'FRAGMENT')
+    for name in ('nms', 'qnms'):
+        library.define(f'{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor')
+    _libraries.append(library)
 
 
 def apply_all() -> None:
-    """Apply every repair."""
+    """Apply every repair; a second call changes nothing."""
+    repair_torchvision()
+    repair_checkpoint_loading()
+    repair_ssd_head()

@@ -1,8 +1,8 @@
 """Registries of mmqnet, each a child of MMEngine's.
 
 A ``type='mmqnet.X'`` in a config makes MMEngine import this module, and looking X up imports the
-modules named in ``locations``. So a config needs no ``custom_imports``, and the tools of MMDetection
-and MMPretrain build our models too.
+modules named in ``locations``. So a config needs no ``custom_imports``, and the tools of
+MMDetection and MMPretrain build our models too.
 
 MMEngine turns an ImportError raised here into a DEBUG line, after which X is merely "not found". So
 this module imports nothing but MMEngine.
