@@ -14,6 +14,12 @@ from mmqnet.layers.conv import (
 from mmqnet.layers.linear import QuantLinear
 from mmqnet.layers.quantized_layer import QuantizedLayer, build_input_quantizer
 from mmqnet.layers.residual import quantize_block_input, residual_block_types
+from mmqnet.layers.roles import (
+    activation_quantizers,
+    parameter_roles,
+    resting_parameters,
+    weight_quantizers,
+)
 
 # By the exact class: a subclass with a forward of its own might never look at what we override.
 QUANTIZED_LAYERS: dict[type[nn.Module], type[QuantizedLayer]] = {
@@ -34,7 +40,11 @@ __all__ = [
     'QuantConvWS2d',
     'QuantLinear',
     'QuantizedLayer',
+    'activation_quantizers',
     'build_input_quantizer',
+    'parameter_roles',
     'quantize_block_input',
     'residual_block_types',
+    'resting_parameters',
+    'weight_quantizers',
 ]

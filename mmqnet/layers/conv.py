@@ -8,8 +8,7 @@ import math
 from typing import Any
 
 import torch
-import torch.nn.functional as F  # noqa: N812
-from mmcv.cnn.bricks.conv2d_adaptive_padding import Conv2dAdaptivePadding
+import torch.nn.functional as F
 from mmcv.cnn.bricks.conv_ws import ConvAWS2d, ConvWS2d
 from torch import Tensor, nn
 

@@ -1,6 +1,6 @@
 """Quantized fully connected layer."""
 
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmqnet.layers.quantized_layer import QuantizedLayer

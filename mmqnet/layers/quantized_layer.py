@@ -110,15 +110,7 @@ def build_weight_quantizer(
         config = WeightQuantizerConfig.from_dict(config, 'weight_quantizer')
     per_channel = config.granularity == 'channel'
     shape = (weight.shape[0], *(1,) * (weight.dim() - 1)) if per_channel else ()
-    return _place(
-        Quantizer(
-            config.levels,
-            scale_shape=shape,
-            learn_thresholds=config.learn_thresholds,
-            backward_temperature=config.backward_temperature,
-        ),
-        weight,
-    )
+    return _place(Quantizer(config, shape), weight)
 
 
 def build_input_quantizer(
@@ -129,15 +121,7 @@ def build_input_quantizer(
         return None
     if isinstance(config, dict):
         config = ActivationQuantizerConfig.from_dict(config, 'input_quantizer')
-    return _place(
-        Quantizer(
-            config.levels,
-            config.signed_levels,
-            learn_thresholds=config.learn_thresholds,
-            backward_temperature=config.backward_temperature,
-        ),
-        weight,
-    )
+    return _place(Quantizer(config), weight)
 
 
 def _place(quantizer: Quantizer, weight: nn.Parameter) -> Quantizer:

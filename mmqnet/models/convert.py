@@ -15,7 +15,12 @@ from mmqnet.models.patterns import check_patterns, matches_any
 from mmqnet.models.prediction_layers import prediction_layers
 from mmqnet.models.quantization_config import QuantizationConfig
 from mmqnet.models.report import LayerReport, QuantizationReport, describe_levels
-from mmqnet.quantizers import ActivationQuantizerConfig, WeightQuantizerConfig, num_bits, quantizers_of
+from mmqnet.quantizers import (
+    ActivationQuantizerConfig,
+    WeightQuantizerConfig,
+    num_bits,
+    quantizers_of,
+)
 
 
 @dataclass(frozen=True)

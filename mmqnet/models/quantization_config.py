@@ -39,7 +39,9 @@ class QuantizationConfig:
     overrides: tuple[tuple[str, Mapping[str, QuantizerConfig | None]], ...] = ()
 
     @classmethod
-    def from_dict(cls, config: Mapping[str, Any], key: str = 'quantization') -> 'QuantizationConfig':
+    def from_dict(
+        cls, config: Mapping[str, Any], key: str = 'quantization'
+    ) -> 'QuantizationConfig':
         """Checks the dict of a config file.
 
         Raises:

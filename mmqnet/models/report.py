@@ -58,12 +58,21 @@ class QuantizationReport:
 
     def float_weight_bytes(self, prefix: str = '') -> float:
         """Bytes of the same weights in float32."""
-        return sum(4.0 * layer.num_weights for layer in self.layers if layer.name.startswith(prefix))
+        return sum(
+            4.0 * layer.num_weights for layer in self.layers if layer.name.startswith(prefix)
+        )
 
     def table(self) -> str:
         """The report as text."""
         table = Table(title='Quantization', title_justify='left')
-        for heading in ('layer', 'class', 'weights', 'weight levels', 'input levels', 'in float as'):
+        for heading in (
+            'layer',
+            'class',
+            'weights',
+            'weight levels',
+            'input levels',
+            'in float as',
+        ):
             table.add_column(heading, justify='right' if heading == 'weights' else 'left')
         for layer in self.layers:
             table.add_row(

@@ -48,7 +48,11 @@ class QuantizerConfig:
     learn_thresholds: bool = False
     backward_temperature: float | None = None
 
-    required: ClassVar[tuple[str, ...]] = ('levels',)
+    zero_threshold: ClassVar[float | None] = None
+
+    def levels_for(self, signed: bool) -> tuple[float, ...] | None:
+        """Levels of an input that takes negative values or not; ``None`` leaves it in float."""
+        return self.levels
 
     @classmethod
     def from_dict(cls, config: Mapping[str, Any], key: str) -> Self:
@@ -63,9 +67,8 @@ class QuantizerConfig:
             ValueError: If a key is unknown or missing, or a value is out of range.
         """
         check_keys(config, [field.name for field in dataclasses.fields(cls)], key)
-        for name in cls.required:
-            if name not in config:
-                raise ValueError(f'`{key}` should name its {name!r}, but got {dict(config)}')
+        if 'levels' not in config:
+            raise ValueError(f'`{key}` should name its `levels`, but got {dict(config)}')
         values = dict(config)
         values['levels'] = resolve_levels(values['levels'], f'{key}.levels')
         thresholds = values.get('thresholds', 'kmeans')
@@ -92,7 +95,7 @@ class WeightQuantizerConfig(QuantizerConfig):
     """
 
     granularity: str = 'layer'
-    zero_threshold: float | None = 0.05
+    zero_threshold: float | None = 0.05  # type: ignore[misc]
 
     @classmethod
     def _check(cls, values: dict[str, Any], key: str) -> dict[str, Any]:
@@ -115,7 +118,11 @@ class ActivationQuantizerConfig(QuantizerConfig):
             ``None`` to leave such an input in float.
     """
 
-    signed_levels: str | tuple[float, ...] | None = 'auto'
+    signed_levels: tuple[float, ...] | None = None
+
+    def levels_for(self, signed: bool) -> tuple[float, ...] | None:
+        """Levels of an input that takes negative values or not; ``None`` leaves it in float."""
+        return self.signed_levels if signed else self.levels
 
     @classmethod
     def _check(cls, values: dict[str, Any], key: str) -> dict[str, Any]:
@@ -157,7 +164,9 @@ def _check_thresholds(
         )
     in_order = all(low <= high for low, high in zip(values, values[1:], strict=False))
     if not in_order or not all(map(math.isfinite, values)):
-        raise ValueError(f'`{key}` should be finite and in increasing order, but got {list(values)}')
+        raise ValueError(
+            f'`{key}` should be finite and in increasing order, but got {list(values)}'
+        )
     return values
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from mmqnet.ops import hard_codes, hard_quantize, soft_quantize
 from mmqnet.quantizers import level_sets
+from mmqnet.quantizers.config import QuantizerConfig
 from mmqnet.quantizers.gradient import without_gradient
 
 
@@ -29,12 +30,8 @@ class Quantizer(nn.Module):
     positive whatever the optimizer does, and a step changes them by a ratio.
 
     Args:
-        levels: The n + 1 levels Y, strictly increasing.
-        signed_levels: n + 1 other levels to take when calibration meets a signed input; ``None``
-            leaves a signed input in float. Default: the same as ``levels``.
+        config: Levels, thresholds and the rest.
         scale_shape: Shape of alpha and beta, broadcastable to the input. Default ``()``.
-        learn_thresholds: Whether the thresholds are a parameter. Default False.
-        backward_temperature: See :func:`mmqnet.ops.soft_quantize`. Default None.
 
     Attributes:
         levels (Tensor): (n + 1,), buffer.
@@ -56,23 +53,14 @@ class Quantizer(nn.Module):
     enabled: Tensor
     calibrated: Tensor
 
-    def __init__(
-        self,
-        levels: Sequence[float],
-        signed_levels: Sequence[float] | None = (),
-        scale_shape: Sequence[int] = (),
-        learn_thresholds: bool = False,
-        backward_temperature: float | None = None,
-    ) -> None:
+    def __init__(self, config: QuantizerConfig, scale_shape: Sequence[int] = ()) -> None:
         super().__init__()
-        self.unsigned_levels = tuple(levels)
-        self.signed_levels = self.unsigned_levels if signed_levels == () else signed_levels
-        self.backward_temperature = backward_temperature
+        self.config = config
         self.observer: Callable[[Tensor], None] | None = None
         self.evaluate_soft = False
-        self.register_buffer('levels', torch.tensor(self.unsigned_levels))
+        self.register_buffer('levels', torch.tensor(config.levels))
         thresholds = (self.levels[1:] + self.levels[:-1]) / 2
-        if learn_thresholds:
+        if config.learn_thresholds:
             self.thresholds = nn.Parameter(thresholds)
         else:
             self.register_buffer('thresholds', thresholds)
@@ -97,7 +85,7 @@ class Quantizer(nn.Module):
     @property
     def num_bits(self) -> int:
         """Bits that one code takes."""
-        return level_sets.num_bits(self.unsigned_levels)
+        return level_sets.num_bits(self.config.levels)
 
     @property
     def is_active(self) -> bool:
@@ -134,20 +122,14 @@ class Quantizer(nn.Module):
             beta: Input scale, of the shape ``scale_shape`` or 0-d.
             thresholds: (n,), non-decreasing, in the scaled domain.
         """
-        levels = self.levels_for(signed)
-        self.levels.copy_(torch.tensor(levels or self.unsigned_levels))
+        levels = self.config.levels_for(signed)
+        self.levels.copy_(torch.tensor(levels or self.config.levels))
         self.enabled.fill_(levels is not None)
         self.thresholds.copy_(thresholds)
         self.log_beta.copy_(beta.log().expand_as(self.log_beta))
         self.log_alpha.copy_(-self.log_beta)
         self.calibrated.fill_(True)
         self._read_state()
-
-    def levels_for(self, signed: bool) -> tuple[float, ...] | None:
-        """Levels that an input gets; ``None`` if it is left in float."""
-        if not signed:
-            return self.unsigned_levels
-        return None if self.signed_levels is None else tuple(self.signed_levels)
 
     def codes(self, x: Tensor) -> Tensor:
         """Level indices 0..n of the hard function, int32, of the shape of ``x``."""
@@ -176,7 +158,7 @@ class Quantizer(nn.Module):
 
     def extra_repr(self) -> str:
         """Levels and shape of the scales, for ``print(model)``."""
-        return f'levels={len(self.unsigned_levels)}, scale_shape={tuple(self.log_alpha.shape)}'
+        return f'levels={len(self.config.levels)}, scale_shape={tuple(self.log_alpha.shape)}'
 
     def _soft(self, x: Tensor) -> Tensor:
         return soft_quantize(
@@ -186,7 +168,7 @@ class Quantizer(nn.Module):
             self.alpha,
             self.beta,
             self._temperature,
-            self.backward_temperature,
+            self.config.backward_temperature,
         )
 
     def _hard(self, x: Tensor) -> Tensor:
@@ -239,12 +221,13 @@ class Quantizer(nn.Module):
         if saved is None:
             return
         found = tuple(saved.flatten().tolist())
-        if found not in (self.unsigned_levels, self.signed_levels):
+        levels = self.config.levels
+        if found not in (levels, self.config.levels_for(signed=True)):
             raise ValueError(
                 f'checkpoint key `{prefix}levels` holds {len(found)} levels '
                 f'{found[0]:g}..{found[-1]:g}, but the config quantizes to '
-                f'{len(self.unsigned_levels)} levels '
-                f'{self.unsigned_levels[0]:g}..{self.unsigned_levels[-1]:g}: '
+                f'{len(levels)} levels '
+                f'{levels[0]:g}..{levels[-1]:g}: '
                 'take the config that the checkpoint was trained with, or a float checkpoint'
             )
 

@@ -1,0 +1,7 @@
+"""Initial scales and thresholds, from the weights and from training samples."""
+
+from mmqnet.calibration.calibrate import calibrate
+from mmqnet.calibration.samples import SampleCollector
+from mmqnet.calibration.thresholds import initial_beta, initial_thresholds
+
+__all__ = ['SampleCollector', 'calibrate', 'initial_beta', 'initial_thresholds']

@@ -1,0 +1,68 @@
+"""Weights first, then activations, then both."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+
+from mmqnet.engine.progress import progress_of
+from mmqnet.engine.schedules import Phase, PhaseSchedule
+from mmqnet.layers import activation_quantizers, resting_parameters, weight_quantizers
+from mmqnet.registry import HOOKS
+
+
+@HOOKS.register_module()
+class PhaseHook(Hook):
+    """Switches the quantizers' modes as the training goes on, the same way when it is resumed.
+
+    Parameters that rest in a phase stay in the autograd graph with zero gradients, since
+    DistributedDataParallel waits for them, and the optimizer skips them: neither momentum nor
+    weight decay moves them.
+
+    Args:
+        schedule (list[dict]): Phases in their order, ``dict(begin=share, phase=name)``: ``begin``
+            is a share of the training, ``phase`` one of ``'weights'`` (activations in float),
+            ``'activations'`` (weights fixed at their levels) and ``'both'``.
+
+    Raises:
+        TypeError: If the schedule is no list, or a ``begin`` no number.
+        ValueError: If a key or phase is unknown, or the ``begin`` values are out of order.
+    """
+
+    priority = 'NORMAL'
+
+    def __init__(self, schedule: Sequence[Mapping[str, Any]]) -> None:
+        self._schedule = PhaseSchedule.from_config(schedule, 'PhaseHook.schedule')
+        self._phase: Phase | None = None
+        self._resting: list[torch.nn.Parameter] = []
+
+    def before_train(self, runner: Runner) -> None:
+        """Sets the phase and makes the optimizer skip what rests."""
+        self._model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        self._phase = None
+        self._update(runner)
+        runner.optim_wrapper.optimizer.register_step_pre_hook(self._skip_resting)
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
+        """Enters the phase of this iteration."""
+        self._update(runner)
+
+    def _update(self, runner: Runner) -> None:
+        phase = self._schedule.value(progress_of(runner))
+        if phase is self._phase:
+            return
+        self._phase = phase
+        for_weights, for_activations = phase.value
+        for quantizer in weight_quantizers(self._model).values():
+            quantizer.set_mode(for_weights)
+        for quantizer in activation_quantizers(self._model).values():
+            quantizer.set_mode(for_activations)
+        self._resting = resting_parameters(self._model)
+        runner.logger.info(f'Phase {phase.name.lower()!r} from iteration {runner.iter}')
+
+    def _skip_resting(self, *_: Any) -> None:
+        for parameter in self._resting:
+            parameter.grad = None

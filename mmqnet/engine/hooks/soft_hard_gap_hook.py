@@ -1,0 +1,96 @@
+"""How much the hard functions lose against the soft ones (figure 4 of the paper)."""
+
+import copy
+from typing import Any
+
+import torch
+from mmengine.evaluator import Evaluator
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+from torch import nn
+from torch.utils.data import DataLoader
+
+from mmqnet.quantizers import soft_evaluation
+from mmqnet.registry import HOOKS
+
+
+@HOOKS.register_module()
+class SoftHardGapHook(Hook):
+    """Validates with soft and with hard functions on a fixed part of the validation set.
+
+    Logs ``gap/soft/METRIC``, ``gap/hard/METRIC`` and ``gap/METRIC`` (soft minus hard) beside the
+    metrics of the validation, so that log files and visualization backends hold the curve.
+
+    Args:
+        interval (int): Do it at every ``interval``-th validation. Default 1.
+        num_samples (int): How many images, the first of the validation set. Default 200.
+
+    Raises:
+        ValueError: If an argument is not a positive integer.
+    """
+
+    # after a validation's other hooks, when EMA has swapped its weights back
+    priority = 'LOWEST'
+
+    def __init__(self, interval: int = 1, num_samples: int = 200) -> None:
+        for name, value in (('interval', interval), ('num_samples', num_samples)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(
+                    f'`SoftHardGapHook.{name}` should be a positive integer, but got {value!r}'
+                )
+        self._interval = interval
+        self._num_samples = num_samples
+        self._validations = 0
+        self._loader: DataLoader[Any] | None = None
+
+    def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        """Evaluates both ways and logs the difference."""
+        self._validations += 1
+        if self._validations % self._interval:
+            return
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        hard = self._evaluate(runner, model)
+        with soft_evaluation(model):
+            soft = self._evaluate(runner, model)
+        scalars = {}
+        for name, value in hard.items():
+            if isinstance(value, int | float):
+                scalars[f'gap/hard/{name}'] = value
+                scalars[f'gap/soft/{name}'] = soft[name]
+                scalars[f'gap/{name}'] = soft[name] - value
+        step = runner.epoch if runner.train_loop and _by_epoch(runner) else runner.iter
+        runner.visualizer.add_scalars(scalars, step=step)
+        runner.logger.info('  '.join(f'{name}: {value:.4f}' for name, value in scalars.items()))
+
+    @torch.no_grad()
+    def _evaluate(self, runner: Runner, model: nn.Module) -> dict[str, Any]:
+        loader = self._get_loader(runner)
+        evaluator = self._build_evaluator(runner)
+        evaluator.dataset_meta = getattr(loader.dataset, 'metainfo', None)
+        model.eval()
+        for batch in loader:
+            evaluator.process(data_samples=model.val_step(batch), data_batch=batch)
+        return dict(evaluator.evaluate(len(loader.dataset)))  # type: ignore[arg-type]
+
+    def _get_loader(self, runner: Runner) -> DataLoader[Any]:
+        if self._loader is None:
+            config = copy.deepcopy(runner.cfg.val_dataloader)
+            config.dataset.indices = min(self._num_samples, len(runner.val_dataloader.dataset))
+            config.persistent_workers = False
+            self._loader = Runner.build_dataloader(config, seed=runner.seed)
+        return self._loader
+
+    @staticmethod
+    def _build_evaluator(runner: Runner) -> Evaluator:
+        config = copy.deepcopy(runner.cfg.val_evaluator)
+        for metric in config if isinstance(config, list) else [config]:
+            if 'ann_file' in metric:
+                # with a file COCO's metric expects results for all its images, without for ours
+                metric.ann_file = None
+            metric.pop('outfile_prefix', None)
+        return runner.build_evaluator(config)
+
+
+def _by_epoch(runner: Runner) -> bool:
+    return hasattr(runner.train_loop, 'max_epochs')

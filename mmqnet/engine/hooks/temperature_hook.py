@@ -1,0 +1,73 @@
+"""Sets the temperatures of the soft functions as the training goes on."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+
+from mmqnet.engine.progress import epochs_of, progress_of
+from mmqnet.engine.schedules import build_temperature
+from mmqnet.layers import activation_quantizers, weight_quantizers
+from mmqnet.registry import HOOKS
+
+
+@HOOKS.register_module()
+class TemperatureHook(Hook):
+    """Temperature as a function of the progress, so that a resumed run goes on where it was.
+
+    Args:
+        weight (dict): Schedule of the weights' temperature: ``dict(slope=10, cap=100)`` by epoch,
+            ``dict(start=1, end=100)`` by progress.
+        activation (dict, optional): The same for activations. Default: as ``weight``.
+        by (str): ``'epoch'`` (default): ``T = slope * epoch`` in passes over the data, of which
+            ``RepeatDataset(times=10)`` makes ten in one epoch of the runner. ``'progress'``:
+            linear over the training, at every iteration.
+
+    Raises:
+        TypeError: If a value of a schedule is no number.
+        ValueError: If a schedule has an unknown or missing key or a value out of range.
+    """
+
+    priority = 'NORMAL'
+
+    def __init__(
+        self,
+        weight: Mapping[str, Any],
+        activation: Mapping[str, Any] | None = None,
+        by: str = 'epoch',
+    ) -> None:
+        self._weight = build_temperature(by, weight, 'TemperatureHook.weight')
+        self._activation = (
+            self._weight
+            if activation is None
+            else build_temperature(by, activation, 'TemperatureHook.activation')
+        )
+        self._last: tuple[float, float] | None = None
+
+    def before_train(self, runner: Runner) -> None:
+        """Finds the quantizers, and sets their temperature before anything looks at it."""
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        self._weight_quantizers = list(weight_quantizers(model).values())
+        self._activation_quantizers = list(activation_quantizers(model).values())
+        self._last = None
+        self._update(runner)
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
+        """Sets the temperatures of this iteration and logs them."""
+        self._update(runner)
+
+    def _update(self, runner: Runner) -> None:
+        where = epochs_of(runner), progress_of(runner)
+        current = self._weight.value(*where), self._activation.value(*where)
+        runner.message_hub.update_scalar('train/temperature_weight', current[0])
+        runner.message_hub.update_scalar('train/temperature_activation', current[1])
+        if current == self._last:
+            return
+        self._last = current
+        for quantizers, temperature in zip(
+            (self._weight_quantizers, self._activation_quantizers), current, strict=True
+        ):
+            for quantizer in quantizers:
+                quantizer.set_temperature(temperature)

@@ -1,0 +1,101 @@
+"""What the command lines of training and testing share."""
+
+import argparse
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config, DictAction
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
+
+# What MMPretrain's own tools fill in; its configs leave it out.
+_MMPRETRAIN_LOADER = dict(
+    pin_memory=True, persistent_workers=True, collate_fn=dict(type='default_collate')
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments that MMDetection's train and test tools have in common."""
+    parser.add_argument('--work-dir', help='folder of logs, checkpoints and results')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        help='settings that override the config, key=value; lists as key="[a,b]" or key=a,b',
+    )
+    parser.add_argument(
+        '--launcher',
+        choices=['none', 'pytorch', 'slurm', 'mpi'],
+        default='none',
+        help='how the processes were started',
+    )
+    # torch.distributed.launch passes --local-rank
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
+
+
+def load_config(args: argparse.Namespace, loaders: tuple[str, ...]) -> Config:
+    """Reads the config file and applies the common arguments.
+
+    Args:
+        args: With ``config`` and what :func:`add_arguments` added.
+        loaders: Keys of the data loaders that will be used, whose files are looked for now.
+
+    Raises:
+        FileNotFoundError: If the config file or an annotation file does not exist.
+    """
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    if not Path(args.config).is_file():
+        raise FileNotFoundError(f'the config file {args.config!r} does not exist')
+    config = Config.fromfile(args.config)
+    config.launcher = args.launcher
+    if config.get('default_scope') == 'mmpretrain':
+        _complete_mmpretrain(config)
+    if args.cfg_options is not None:
+        config.merge_from_dict(args.cfg_options)
+    if args.work_dir is not None:
+        config.work_dir = args.work_dir
+    elif config.get('work_dir') is None:
+        config.work_dir = str(Path('work_dirs', Path(args.config).stem))
+    for key in loaders:
+        _check_files(config, key)
+    return config
+
+
+def build_runner(config: Config) -> Runner:
+    """Builds the runner that a config asks for."""
+    return RUNNERS.build(config) if 'runner_type' in config else Runner.from_cfg(config)
+
+
+def _complete_mmpretrain(config: Config) -> None:
+    for key in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+        if config.get(key):
+            config[key] = {**_MMPRETRAIN_LOADER, **config[key]}
+            if not config[key]['num_workers']:
+                config[key]['persistent_workers'] = False
+
+
+def _check_files(config: Config, key: str) -> None:
+    """Looks for annotation files before the long work of building a model."""
+    loader = config.get(key) or {}
+    for where, dataset in _datasets(loader.get('dataset'), f'{key}.dataset'):
+        ann_file, root = dataset.get('ann_file'), dataset.get('data_root') or ''
+        if not ann_file or '://' in f'{root}{ann_file}':
+            continue
+        path = Path(root, ann_file)
+        if not path.exists():
+            raise FileNotFoundError(
+                f'`{where}.ann_file`: {str(path)!r} does not exist: put the data set below '
+                f'{root or "this folder"!r} or set `data_root`'
+            )
+
+
+def _datasets(dataset: Any, where: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(dataset, list | tuple):
+        for i, item in enumerate(dataset):
+            yield from _datasets(item, f'{where}[{i}]')
+    elif isinstance(dataset, dict):
+        yield where, dataset
+        yield from _datasets(dataset.get('dataset'), f'{where}.dataset')
+        yield from _datasets(dataset.get('datasets'), f'{where}.datasets')

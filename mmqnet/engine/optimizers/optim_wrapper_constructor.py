@@ -1,0 +1,90 @@
+"""Parameter groups of their own for quantized weights, scales and all others."""
+
+from typing import Any
+
+from mmengine.model import is_model_wrapper
+from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapper
+from torch import nn
+
+from mmqnet.layers import parameter_roles
+from mmqnet.quantizers import check_keys
+from mmqnet.registry import OPTIM_WRAPPER_CONSTRUCTORS
+
+_ROLES = ('quantized', 'scale', 'other')
+_SETTINGS = ('lr', 'lr_mult', 'weight_decay')
+
+
+@OPTIM_WRAPPER_CONSTRUCTORS.register_module()
+class QuantOptimWrapperConstructor(DefaultOptimWrapperConstructor):
+    """MMEngine's constructor, with settings by the role of a parameter in quantization.
+
+    ``paramwise_cfg`` takes three more keys, each a dict with ``lr`` (the rate itself), or
+    ``lr_mult``, and ``weight_decay``:
+
+    - ``quantized``: weights behind a quantizer;
+    - ``scale``: what quantizers learn (alpha, beta, thresholds); no weight decay by default;
+    - ``other``: everything else.
+
+    MMEngine's own keys (``norm_decay_mult``, ``custom_keys``, ...) go on working; where both speak
+    of a parameter, the role's setting wins.
+
+    Raises:
+        TypeError: If a setting is not a number.
+        ValueError: If a role's dict has unknown keys, a negative value, or both ``lr`` and
+            ``lr_mult``.
+    """
+
+    def __init__(
+        self, optim_wrapper_cfg: dict[str, Any], paramwise_cfg: dict[str, Any] | None = None
+    ) -> None:
+        settings = dict(paramwise_cfg or {})
+        self._settings = {role: settings.pop(role, {}) for role in _ROLES}
+        self._settings['scale'] = {'weight_decay': 0.0, **self._settings['scale']}
+        for role, setting in self._settings.items():
+            _check_setting(setting, f'paramwise_cfg.{role}')
+        super().__init__(optim_wrapper_cfg, settings)
+
+    def __call__(self, model: nn.Module) -> OptimWrapper:
+        """Builds the optimizer wrapper for a converted model, wrapped or not."""
+        inner = model.module if is_model_wrapper(model) else model
+        self._roles = {
+            id(parameter): parameter_roles(inner)[name]
+            for name, parameter in inner.named_parameters()
+        }
+        # an empty dict would make MMEngine put all parameters into one group
+        self.paramwise_cfg = self.paramwise_cfg or {'custom_keys': {}}
+        return super().__call__(model)
+
+    def add_params(
+        self,
+        params: list[dict[str, Any]],
+        module: nn.Module,
+        prefix: str = '',
+        is_dcn_module: int | float | None = None,
+    ) -> None:
+        """Adds the parameters of ``module`` to ``params``, then applies the roles' settings."""
+        super().add_params(params, module, prefix=prefix, is_dcn_module=is_dcn_module)
+        if prefix:  # called again for each child; the settings are applied once, to all
+            return
+        for group in params:
+            (parameter,) = group['params']
+            self._apply(group, self._settings[self._roles[id(parameter)]])
+
+    def _apply(self, group: dict[str, Any], setting: dict[str, float]) -> None:
+        if 'lr' in setting:
+            group['lr'] = setting['lr']
+        elif 'lr_mult' in setting:
+            group['lr'] = self.base_lr * setting['lr_mult']
+        if 'weight_decay' in setting:
+            group['weight_decay'] = setting['weight_decay']
+
+
+def _check_setting(setting: Any, key: str) -> None:
+    check_keys(setting, _SETTINGS, key)
+    for name, value in setting.items():
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise TypeError(f'`{key}.{name}` should be a number, but got {value!r}')
+        if value < 0:
+            raise ValueError(f'`{key}.{name}` should not be negative, but got {value}')
+    if 'lr' in setting and 'lr_mult' in setting:
+        raise ValueError(f'`{key}` should name `lr` or `lr_mult`, but got both: {dict(setting)}')

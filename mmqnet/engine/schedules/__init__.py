@@ -1,0 +1,10 @@
+"""Values as functions of the training's progress."""
+
+from mmqnet.engine.schedules.phases import Phase, PhaseSchedule
+from mmqnet.engine.schedules.temperature import (
+    EpochTemperature,
+    ProgressTemperature,
+    build_temperature,
+)
+
+__all__ = ['EpochTemperature', 'Phase', 'PhaseSchedule', 'ProgressTemperature', 'build_temperature']

@@ -1,0 +1,62 @@
+"""The three phases of a training that quantizes weights and activations."""
+
+import enum
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mmqnet.quantizers import Mode, check_keys
+
+
+class Phase(enum.Enum):
+    """What learns: a pair of the modes of weights and of activations."""
+
+    WEIGHTS = (Mode.LEARNED, Mode.FLOAT)
+    ACTIVATIONS = (Mode.FIXED, Mode.LEARNED)
+    BOTH = (Mode.LEARNED, Mode.LEARNED)
+
+
+@dataclass(frozen=True)
+class PhaseSchedule:
+    """Phases and where in the training they begin.
+
+    Attributes:
+        begins: Shares of the training, 0 <= share < 1, increasing from 0.
+        phases: One phase for each.
+    """
+
+    begins: tuple[float, ...]
+    phases: tuple[Phase, ...]
+
+    @classmethod
+    def from_config(cls, config: Sequence[Mapping[str, Any]], key: str) -> 'PhaseSchedule':
+        """Checks ``[dict(begin=0, phase='weights'), dict(begin=0.3, phase='both'), ...]``.
+
+        Raises:
+            TypeError: If the config is no list, or a ``begin`` no number.
+            ValueError: If a key or phase is unknown, or the ``begin`` values are out of order.
+        """
+        if not isinstance(config, Sequence) or isinstance(config, str) or not config:
+            raise TypeError(f'`{key}` should be a list of dicts, but got {config!r}')
+        names = {phase.name.lower(): phase for phase in Phase}
+        for i, entry in enumerate(config):
+            check_keys(entry, ['begin', 'phase'], f'{key}[{i}]')
+            begin, phase = entry.get('begin'), entry.get('phase')
+            if isinstance(begin, bool) or not isinstance(begin, int | float):
+                raise TypeError(f'`{key}[{i}].begin` should be a number, but got {begin!r}')
+            if phase not in names:
+                raise ValueError(
+                    f'`{key}[{i}].phase` should be one of {sorted(names)}, but got {phase!r}'
+                )
+        begins = tuple(float(entry['begin']) for entry in config)
+        increasing = all(low < high for low, high in zip(begins, begins[1:], strict=False))
+        if begins[0] != 0 or not increasing or begins[-1] >= 1:
+            raise ValueError(
+                f'the `begin` values of `{key}` should increase from 0 and stay below 1 (they are '
+                f'shares of the training), but got {list(begins)}'
+            )
+        return cls(begins, tuple(names[entry['phase']] for entry in config))
+
+    def value(self, progress: float) -> Phase:
+        """The phase at the share ``progress`` (0..1) of the training."""
+        return [p for b, p in zip(self.begins, self.phases, strict=True) if b <= progress][-1]

@@ -1,0 +1,83 @@
+"""Temperature schedules: T as a function of how far the training is."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mmqnet.quantizers import check_keys
+
+
+@dataclass(frozen=True)
+class EpochTemperature:
+    """``T = slope * epoch`` with the current pass over the data counted from 1 (the paper's).
+
+    Attributes:
+        slope: k in ``T = k * epoch``, positive.
+        cap: The largest T; default infinity.
+    """
+
+    slope: float
+    cap: float = math.inf
+
+    def value(self, epochs: float, progress: float) -> float:
+        """T after ``epochs`` passes over the data."""
+        return min(self.cap, self.slope * (math.floor(epochs) + 1))
+
+
+@dataclass(frozen=True)
+class ProgressTemperature:
+    """T grows linearly from ``start`` to ``end`` over the whole training, at every iteration.
+
+    Attributes:
+        start: T at the first iteration, positive.
+        end: T at the last one, not below ``start``.
+    """
+
+    start: float
+    end: float
+
+    def value(self, epochs: float, progress: float) -> float:
+        """T at the share ``progress`` (0..1) of the training."""
+        return self.start + (self.end - self.start) * progress
+
+
+TemperatureSchedule = EpochTemperature | ProgressTemperature
+_SCHEDULES: dict[str, type[EpochTemperature] | type[ProgressTemperature]] = {
+    'epoch': EpochTemperature,
+    'progress': ProgressTemperature,
+}
+
+
+def build_temperature(by: str, config: Mapping[str, Any], key: str) -> TemperatureSchedule:
+    """Checks the config of a schedule and makes it.
+
+    Args:
+        by: ``'epoch'`` or ``'progress'``.
+        config: ``dict(slope=..., cap=...)`` or ``dict(start=..., end=...)``.
+        key: Where the config stands, for messages.
+
+    Raises:
+        TypeError: If a value is not a number.
+        ValueError: If a key is unknown or missing, or a value out of range.
+    """
+    if by not in _SCHEDULES:
+        raise ValueError(f"`by` of a temperature should be 'epoch' or 'progress', but got {by!r}")
+    kind = _SCHEDULES[by]
+    fields = dataclasses.fields(kind)
+    check_keys(config, [field.name for field in fields], key)
+    for field in fields:
+        if field.name not in config and field.default is dataclasses.MISSING:
+            raise ValueError(f'`{key}` should name its {field.name!r}, but got {dict(config)}')
+    for name, value in config.items():
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise TypeError(f'`{key}.{name}` should be a number, but got {value!r}')
+        if not value > 0:
+            raise ValueError(f'`{key}.{name}` should be positive, but got {value}')
+    schedule = kind(**config)
+    if isinstance(schedule, ProgressTemperature) and schedule.end < schedule.start:
+        raise ValueError(
+            f'`{key}.end` should not be below `{key}.start`, but got {schedule.end} < {schedule.start}'
+        )
+    return schedule

@@ -1,0 +1,48 @@
+"""Who is who in a converted model: quantizers by what they quantize, parameters by their part."""
+
+from torch import nn
+
+from mmqnet.layers.quantized_layer import QuantizedLayer
+from mmqnet.quantizers import Mode, Quantizer, quantizers_of
+
+
+def weight_quantizers(model: nn.Module) -> dict[str, Quantizer]:
+    """Quantizers of weights, by their module names."""
+    owners = (m.weight_quantizer for m in model.modules() if isinstance(m, QuantizedLayer))
+    owned = {id(quantizer) for quantizer in owners}
+    return {name: q for name, q in quantizers_of(model).items() if id(q) in owned}
+
+
+def activation_quantizers(model: nn.Module) -> dict[str, Quantizer]:
+    """Quantizers of the inputs of layers and residual blocks, by their module names."""
+    of_weights = weight_quantizers(model)
+    return {name: q for name, q in quantizers_of(model).items() if name not in of_weights}
+
+
+def parameter_roles(model: nn.Module) -> dict[str, str]:
+    """The part that each parameter plays in quantization.
+
+    Returns:
+        dict[str, str]: From parameter name to ``'quantized'`` (weights behind a quantizer),
+        ``'scale'`` (what a quantizer learns: alpha, beta, thresholds) or ``'other'``.
+    """
+    roles = {name: 'other' for name, _ in model.named_parameters()}
+    for name, module in model.named_modules():
+        prefix = f'{name}.' if name else ''
+        if isinstance(module, QuantizedLayer) and module.weight_quantizer is not None:
+            roles[f'{prefix}weight'] = 'quantized'
+        if isinstance(module, Quantizer):
+            roles.update((f'{prefix}{key}', 'scale') for key, _ in module.named_parameters())
+    return roles
+
+
+def resting_parameters(model: nn.Module) -> list[nn.Parameter]:
+    """Parameters that the present phase does not train, though they are in the autograd graph."""
+    resting: list[nn.Parameter] = []
+    for module in model.modules():
+        if isinstance(module, Quantizer) and int(module.mode) != Mode.LEARNED:
+            resting += module.parameters()
+        quantizer = getattr(module, 'weight_quantizer', None)
+        if isinstance(quantizer, Quantizer) and int(quantizer.mode) == Mode.FIXED:
+            resting.append(module.weight)
+    return resting

@@ -1,0 +1,72 @@
+"""Test a model, float or quantized; the arguments are those of MMDetection's tool."""
+
+import argparse
+import contextlib
+from pathlib import Path
+
+from mmengine.config import Config, ConfigDict
+from mmengine.evaluator import DumpResults
+
+import mmqnet  # noqa: F401 -- repairs upstream faults before anything else is imported
+from mmqnet.engine.launch import add_arguments, build_runner, load_config
+from mmqnet.quantizers import soft_evaluation
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', help='config file')
+    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument('--out', help='file (.pkl) for the predictions')
+    parser.add_argument('--show', action='store_true', help='show the predictions')
+    parser.add_argument('--show-dir', help='folder, in the work dir, for pictures of predictions')
+    parser.add_argument('--wait-time', type=float, default=2, help='seconds to show each picture')
+    parser.add_argument('--tta', action='store_true', help='augment the test images')
+    parser.add_argument(
+        '--soft', action='store_true', help='evaluate the soft functions instead of the hard ones'
+    )
+    add_arguments(parser)
+    return parser.parse_args()
+
+
+def show_predictions(config: Config, args: argparse.Namespace) -> None:
+    """Turns on the visualization hook, whose keys differ between the two libraries."""
+    hook = config.default_hooks.get('visualization')
+    if hook is None:
+        raise ValueError('--show and --show-dir need `default_hooks.visualization` in the config')
+    hook.update(show=args.show, wait_time=args.wait_time)
+    if config.get('default_scope') == 'mmpretrain':
+        hook.update(enable=True, out_dir=args.show_dir)
+    else:
+        hook.update(draw=True, test_out_dir=args.show_dir)
+
+
+def augment_tests(config: Config) -> None:
+    """Puts the config's test-time augmentation round the model."""
+    for key in ('tta_model', 'tta_pipeline'):
+        if key not in config:
+            raise ValueError(f'--tta needs `{key}` in the config')
+    config.model = ConfigDict(**config.tta_model, module=config.model)
+    config.test_dataloader.dataset.pipeline = config.tta_pipeline
+
+
+def main() -> None:
+    args = parse_args()
+    if args.out and not args.out.endswith(('.pkl', '.pickle')):
+        raise ValueError(f'--out should end in .pkl or .pickle, but got {args.out!r}')
+    config = load_config(args, ('test_dataloader',))
+    if '://' not in args.checkpoint and not Path(args.checkpoint).is_file():
+        raise FileNotFoundError(f'the checkpoint {args.checkpoint!r} does not exist')
+    config.load_from = args.checkpoint
+    if args.show or args.show_dir:
+        show_predictions(config, args)
+    if args.tta:
+        augment_tests(config)
+    runner = build_runner(config)
+    if args.out:
+        runner.test_evaluator.metrics.append(DumpResults(out_file_path=args.out))
+    with soft_evaluation(runner.model) if args.soft else contextlib.nullcontext():
+        runner.test()
+
+
+if __name__ == '__main__':
+    main()
