@@ -1,6 +1,7 @@
 """Initial scales and thresholds (section "Initialisation" of the paper)."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -45,7 +46,7 @@ def initial_thresholds(
     if not isinstance(method, str):
         return scaled.new_tensor(tuple(method))
     if method == 'uniform':
-        middles = [(low + high) / 2 for low, high in zip(levels, levels[1:], strict=False)]
+        middles = [(low + high) / 2 for low, high in pairwise(levels)]
         return scaled.new_tensor(middles)
     if zero is not None and tuple(levels) == (-1.0, 1.0):
         return scaled.new_zeros(1)

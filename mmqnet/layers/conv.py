@@ -5,7 +5,8 @@ selects layers by the names of their class and its direct bases.
 """
 
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -16,13 +17,18 @@ from mmqnet.layers.quantized_layer import QuantizedLayer
 from mmqnet.registry import MODELS
 
 
-@MODELS.register_module()
-class QuantConv2d(QuantizedLayer, nn.Conv2d):
-    """Conv2d with quantized weights and input; arguments as for ``nn.Conv2d`` and the mixin."""
+class _QuantizedConv(QuantizedLayer):
+    _conv_forward: Callable[[Tensor, Tensor, Tensor | None], Tensor]
+    bias: Any
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolves ``x`` (N, C, H, W)."""
         return self._conv_forward(self.quantized_input(x), self.quantized_weight(), self.bias)
+
+
+@MODELS.register_module()
+class QuantConv2d(_QuantizedConv, nn.Conv2d):
+    """Conv2d with quantized weights and input; arguments as for ``nn.Conv2d`` and the mixin."""
 
 
 @MODELS.register_module()
@@ -45,10 +51,10 @@ class QuantConv2dAdaptivePadding(QuantConv2d, nn.Conv2d):
 
 
 @MODELS.register_module()
-class QuantConvWS2d(QuantizedLayer, ConvWS2d, nn.Conv2d):
-    """Quantized counterpart of MMCV's ``ConvWS2d``: standardizes the weights, then quantizes them."""
+class QuantConvWS2d(_QuantizedConv, ConvWS2d, nn.Conv2d):
+    """Quantized counterpart of MMCV's ``ConvWS2d``: quantizes the standardized weights."""
 
-    forward = QuantConv2d.forward
+    eps: float
 
     def effective_weight(self) -> Tensor:
         """The standardized weights, (out, in, kH, kW)."""
@@ -58,11 +64,9 @@ class QuantConvWS2d(QuantizedLayer, ConvWS2d, nn.Conv2d):
 
 
 @MODELS.register_module()
-class QuantConvAWS2d(QuantizedLayer, ConvAWS2d, nn.Conv2d):
-    """Quantized counterpart of MMCV's ``ConvAWS2d``: standardizes the weights, then quantizes them."""
-
-    forward = QuantConv2d.forward
+class QuantConvAWS2d(_QuantizedConv, ConvAWS2d, nn.Conv2d):
+    """Quantized counterpart of MMCV's ``ConvAWS2d``: quantizes the standardized weights."""
 
     def effective_weight(self) -> Tensor:
         """The standardized weights, (out, in, kH, kW)."""
-        return self._get_weight(self.weight)
+        return cast(Tensor, self._get_weight(self.weight))

@@ -29,7 +29,7 @@ class QuantizedLayer(nn.Module):
             as the residual block has quantized it.
     """
 
-    weight: nn.Parameter
+    weight: Any  # the float layer's own parameter
     weight_quantizer: Quantizer | None
     input_quantizer: Quantizer | None
 
@@ -49,8 +49,11 @@ class QuantizedLayer(nn.Module):
         input_quantizer: ActivationQuantizerConfig | dict[str, Any] | None,
     ) -> None:
         """Makes the quantizers; their parameters are trained only if the weights are."""
-        self.weight_quantizer = build_weight_quantizer(weight_quantizer, self.weight)
-        self.input_quantizer = build_input_quantizer(input_quantizer, self.weight)
+        self.weight_quantizer = self.input_quantizer = None
+        if weight_quantizer is not None:
+            self.weight_quantizer = build_weight_quantizer(weight_quantizer, self.weight)
+        if input_quantizer is not None:
+            self.input_quantizer = build_input_quantizer(input_quantizer, self.weight)
         self._weight_cache = WeightCache()
 
     @classmethod
@@ -101,11 +104,9 @@ class QuantizedLayer(nn.Module):
 
 
 def build_weight_quantizer(
-    config: WeightQuantizerConfig | dict[str, Any] | None, weight: nn.Parameter
-) -> Quantizer | None:
-    """Makes the quantizer of ``weight`` (output channels first), or None for no config."""
-    if config is None:
-        return None
+    config: WeightQuantizerConfig | dict[str, Any], weight: nn.Parameter
+) -> Quantizer:
+    """Makes the quantizer of ``weight`` (output channels first)."""
     if isinstance(config, dict):
         config = WeightQuantizerConfig.from_dict(config, 'weight_quantizer')
     per_channel = config.granularity == 'channel'
@@ -114,11 +115,9 @@ def build_weight_quantizer(
 
 
 def build_input_quantizer(
-    config: ActivationQuantizerConfig | dict[str, Any] | None, weight: nn.Parameter
-) -> Quantizer | None:
-    """Makes the quantizer of the input of the layer that owns ``weight``, or None for no config."""
-    if config is None:
-        return None
+    config: ActivationQuantizerConfig | dict[str, Any], weight: nn.Parameter
+) -> Quantizer:
+    """Makes the quantizer of the input of the layer that owns ``weight``."""
     if isinstance(config, dict):
         config = ActivationQuantizerConfig.from_dict(config, 'input_quantizer')
     return _place(Quantizer(config), weight)

@@ -31,9 +31,10 @@ def residual_block_types() -> tuple[type[nn.Module], ...]:
 
 def quantize_block_input(block: nn.Module, quantizer: Quantizer) -> None:
     """Gives a residual block an ``input_quantizer`` through which its input passes."""
-    block.input_quantizer = quantizer
+    block.add_module('input_quantizer', quantizer)
     block.register_forward_pre_hook(_quantize_first_argument)
 
 
 def _quantize_first_argument(block: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-    return (block.input_quantizer(args[0]), *args[1:])
+    quantizer = block.get_submodule('input_quantizer')
+    return (quantizer(args[0]), *args[1:])

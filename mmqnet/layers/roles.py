@@ -42,7 +42,7 @@ def resting_parameters(model: nn.Module) -> list[nn.Parameter]:
     for module in model.modules():
         if isinstance(module, Quantizer) and int(module.mode) != Mode.LEARNED:
             resting += module.parameters()
-        quantizer = getattr(module, 'weight_quantizer', None)
-        if isinstance(quantizer, Quantizer) and int(quantizer.mode) == Mode.FIXED:
+        quantizer = module.weight_quantizer if isinstance(module, QuantizedLayer) else None
+        if quantizer is not None and int(quantizer.mode) == Mode.FIXED:
             resting.append(module.weight)
     return resting

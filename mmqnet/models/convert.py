@@ -61,7 +61,8 @@ def convert(model: nn.Module, config: QuantizationConfig) -> QuantizationReport:
     blocks = _quantize_blocks(model, plans)
     _replace_layers(model, plans)
     for block, activation in blocks:
-        quantize_block_input(block, build_input_quantizer(activation, block.conv1.weight))
+        weight = block.get_parameter('conv1.weight')
+        quantize_block_input(block, build_input_quantizer(activation, weight))
     return report
 
 
@@ -147,8 +148,8 @@ def _report_layer(plan: _LayerPlan) -> LayerReport:
     return LayerReport(
         name=plan.name,
         kind=type(plan.layer).__name__,
-        weight=describe_levels(plan.weight and plan.weight.levels),
-        activation=describe_levels(plan.activation and plan.activation.levels),
+        weight=describe_levels(plan.weight.levels if plan.weight else None),
+        activation=describe_levels(plan.activation.levels if plan.activation else None),
         reason=plan.reason,
         num_weights=sum(weight.numel() for weight in weights),
         weight_bits=num_bits(plan.weight.levels) if plan.weight else 32,

@@ -5,6 +5,7 @@ import difflib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, ClassVar
 
 from typing_extensions import Self
@@ -149,7 +150,8 @@ def _check_thresholds(
     if isinstance(thresholds, str):
         if thresholds not in ('kmeans', 'uniform'):
             raise ValueError(
-                f"`{key}` should be 'kmeans', 'uniform' or a list of numbers, but got {thresholds!r}"
+                f"`{key}` should be 'kmeans', 'uniform' or a list of numbers, "
+                f'but got {thresholds!r}'
             )
         return thresholds
     if not isinstance(thresholds, Sequence) or any(
@@ -162,7 +164,7 @@ def _check_thresholds(
             f'`{key}` should hold {len(levels) - 1} numbers for {len(levels)} levels, '
             f'but got {len(values)}: {list(values)}'
         )
-    in_order = all(low <= high for low, high in zip(values, values[1:], strict=False))
+    in_order = all(low <= high for low, high in pairwise(values))
     if not in_order or not all(map(math.isfinite, values)):
         raise ValueError(
             f'`{key}` should be finite and in increasing order, but got {list(values)}'

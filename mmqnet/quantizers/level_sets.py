@@ -1,9 +1,10 @@
-"""Level sets Y of the quantization function, by name or by list (table "Level sets" of the paper)."""
+"""Level sets Y of the quantization function, by name or by list."""
 
 import difflib
 import math
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 
 LevelSpec = str | Sequence[float]
 
@@ -42,7 +43,7 @@ def resolve_levels(spec: LevelSpec, key: str = 'levels') -> tuple[float, ...]:
     levels = tuple(float(level) for level in spec)
     if len(levels) < 2:
         raise ValueError(f'`{key}` should hold at least 2 levels, but got {list(spec)}')
-    increasing = all(low < high for low, high in zip(levels, levels[1:], strict=False))
+    increasing = all(low < high for low, high in pairwise(levels))
     if not increasing or not all(map(math.isfinite, levels)):
         raise ValueError(f'`{key}` should be finite and strictly increasing, but got {list(spec)}')
     return levels
@@ -83,8 +84,8 @@ def _resolve_name(name: str, key: str) -> tuple[float, ...]:
         hint = f' Did you mean {near[0]!r}?' if near else ''
         names = ', '.join(map(repr, _NAMED))
         raise ValueError(
-            f"`{key}` should be one of {names}, 'int2'..'int{_MAX_BITS}', 'uint1'..'uint{_MAX_BITS}' "
-            f'or a list of numbers, but got {name!r}.{hint}'
+            f"`{key}` should be one of {names}, 'int2'..'int{_MAX_BITS}', "
+            f"'uint1'..'uint{_MAX_BITS}' or a list of numbers, but got {name!r}.{hint}"
         )
     unsigned, bits = bool(match[1]), int(match[2])
     if not (1 if unsigned else 2) <= bits <= _MAX_BITS:

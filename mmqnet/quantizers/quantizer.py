@@ -25,9 +25,10 @@ class Mode(enum.IntEnum):
 class Quantizer(nn.Module):
     """Quantization function of a layer's weights or of its input (eq. 5 and 7 of the paper).
 
-    In training it is the soft function, ``alpha * (Y_0 + sum_i s_i * sigmoid(T * (beta*x - b_i)))``,
-    in evaluation the hard one, with unit steps. Both scales are stored as logarithms: they stay
-    positive whatever the optimizer does, and a step changes them by a ratio.
+    In training it is the soft function,
+    ``alpha * (Y_0 + sum_i s_i * sigmoid(T * (beta*x - b_i)))``, in evaluation the hard one, with
+    unit steps. Both scales are stored as logarithms: they stay positive whatever the optimizer
+    does, and a step changes them by a ratio.
 
     Args:
         config: Levels, thresholds and the rest.
@@ -239,7 +240,7 @@ def quantizers_of(model: nn.Module) -> dict[str, Quantizer]:
 
 @contextlib.contextmanager
 def soft_evaluation(model: nn.Module) -> Iterator[None]:
-    """Within the block, evaluation uses the soft functions (figure 4 of the paper compares both)."""
+    """Within the block, evaluation uses the soft functions, for a comparison (figure 4)."""
     quantizers = list(quantizers_of(model).values())
     for quantizer in quantizers:
         quantizer.evaluate_soft = True

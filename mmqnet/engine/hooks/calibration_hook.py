@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from mmengine.dist import get_rank, get_world_size
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
 from mmqnet.calibration import calibrate
+from mmqnet.engine.unwrap import unwrap
 from mmqnet.registry import HOOKS
 
 
@@ -38,14 +38,15 @@ class CalibrationHook(Hook):
     def __init__(self, num_samples: int = 1000, seed: int = 0) -> None:
         if isinstance(num_samples, bool) or not isinstance(num_samples, int) or num_samples < 1:
             raise ValueError(
-                f'`CalibrationHook.num_samples` should be a positive integer, but got {num_samples!r}'
+                '`CalibrationHook.num_samples` should be a positive integer, '
+                f'but got {num_samples!r}'
             )
         self._num_samples = num_samples
         self._seed = seed
 
     def before_train(self, runner: Runner) -> None:
         """Calibrates whatever has not been calibrated; the weights have been loaded by now."""
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model: Any = unwrap(runner.model)
 
         def forward(batch: Any) -> None:
             data = model.data_preprocessor(batch, False)
@@ -77,8 +78,8 @@ def _progress_bar(batches: Iterable[Any]) -> Iterable[Any]:
 
 @contextmanager
 def _random_state_kept() -> Iterator[None]:
-    states = random.getstate(), np.random.get_state()
+    states = random.getstate(), np.random.get_state()  # noqa: NPY002 -- pipelines use it
     with torch.random.fork_rng():
         yield
     random.setstate(states[0])
-    np.random.set_state(states[1])
+    np.random.set_state(states[1])  # noqa: NPY002

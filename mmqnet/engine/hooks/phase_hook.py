@@ -5,11 +5,11 @@ from typing import Any
 
 import torch
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
 from mmqnet.engine.progress import progress_of
 from mmqnet.engine.schedules import Phase, PhaseSchedule
+from mmqnet.engine.unwrap import unwrap
 from mmqnet.layers import activation_quantizers, resting_parameters, weight_quantizers
 from mmqnet.registry import HOOKS
 
@@ -41,7 +41,7 @@ class PhaseHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Sets the phase and makes the optimizer skip what rests."""
-        self._model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        self._model = unwrap(runner.model)
         self._phase = None
         self._update(runner)
         runner.optim_wrapper.optimizer.register_step_pre_hook(self._skip_resting)

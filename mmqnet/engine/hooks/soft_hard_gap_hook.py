@@ -6,11 +6,10 @@ from typing import Any
 import torch
 from mmengine.evaluator import Evaluator
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
-from torch import nn
 from torch.utils.data import DataLoader
 
+from mmqnet.engine.unwrap import unwrap
 from mmqnet.quantizers import soft_evaluation
 from mmqnet.registry import HOOKS
 
@@ -49,7 +48,7 @@ class SoftHardGapHook(Hook):
         self._validations += 1
         if self._validations % self._interval:
             return
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = unwrap(runner.model)
         hard = self._evaluate(runner, model)
         with soft_evaluation(model):
             soft = self._evaluate(runner, model)
@@ -64,9 +63,9 @@ class SoftHardGapHook(Hook):
         runner.logger.info('  '.join(f'{name}: {value:.4f}' for name, value in scalars.items()))
 
     @torch.no_grad()
-    def _evaluate(self, runner: Runner, model: nn.Module) -> dict[str, Any]:
+    def _evaluate(self, runner: Runner, model: Any) -> dict[str, Any]:
         loader = self._get_loader(runner)
-        evaluator = self._build_evaluator(runner)
+        evaluator = _build_evaluator(runner)
         evaluator.dataset_meta = getattr(loader.dataset, 'metainfo', None)
         model.eval()
         for batch in loader:
@@ -79,17 +78,30 @@ class SoftHardGapHook(Hook):
             config.dataset.indices = min(self._num_samples, len(runner.val_dataloader.dataset))
             config.persistent_workers = False
             self._loader = Runner.build_dataloader(config, seed=runner.seed)
+            by_file = any('ann_file' in m for m in _as_list(runner.cfg.val_evaluator))
+            transforms = self._loader.dataset.pipeline.transforms  # type: ignore[union-attr]
+            for transform in transforms if by_file else ():
+                if hasattr(transform, 'meta_keys'):
+                    transform.meta_keys = (*transform.meta_keys, 'instances')
         return self._loader
 
-    @staticmethod
-    def _build_evaluator(runner: Runner) -> Evaluator:
-        config = copy.deepcopy(runner.cfg.val_evaluator)
-        for metric in config if isinstance(config, list) else [config]:
-            if 'ann_file' in metric:
-                # with a file COCO's metric expects results for all its images, without for ours
-                metric.ann_file = None
-            metric.pop('outfile_prefix', None)
-        return runner.build_evaluator(config)
+
+def _build_evaluator(runner: Runner) -> Evaluator:
+    """The validation's evaluator for a part of the images.
+
+    With an annotation file COCO's metric expects results for all images of the file; without one it
+    takes the ground truth from the samples, whose pipeline has been told to keep it.
+    """
+    config = copy.deepcopy(runner.cfg.val_evaluator)
+    for metric in _as_list(config):
+        if 'ann_file' in metric:
+            metric.ann_file = None
+        metric.pop('outfile_prefix', None)
+    return runner.build_evaluator(config)
+
+
+def _as_list(config: Any) -> list[Any]:
+    return config if isinstance(config, list) else [config]
 
 
 def _by_epoch(runner: Runner) -> bool:

@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
 from mmqnet.engine.progress import epochs_of, progress_of
 from mmqnet.engine.schedules import build_temperature
+from mmqnet.engine.unwrap import unwrap
 from mmqnet.layers import activation_quantizers, weight_quantizers
 from mmqnet.registry import HOOKS
 
@@ -48,7 +48,7 @@ class TemperatureHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Finds the quantizers, and sets their temperature before anything looks at it."""
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = unwrap(runner.model)
         self._weight_quantizers = list(weight_quantizers(model).values())
         self._activation_quantizers = list(activation_quantizers(model).values())
         self._last = None

@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from mmengine.model import is_model_wrapper
 from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapper
 from torch import nn
 
+from mmqnet.engine.unwrap import unwrap
 from mmqnet.layers import parameter_roles
 from mmqnet.quantizers import check_keys
 from mmqnet.registry import OPTIM_WRAPPER_CONSTRUCTORS
@@ -42,17 +42,14 @@ class QuantOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         self._settings['scale'] = {'weight_decay': 0.0, **self._settings['scale']}
         for role, setting in self._settings.items():
             _check_setting(setting, f'paramwise_cfg.{role}')
-        super().__init__(optim_wrapper_cfg, settings)
+        # an empty dict would make MMEngine put all parameters into one group
+        super().__init__(optim_wrapper_cfg, settings or {'custom_keys': {}})
 
     def __call__(self, model: nn.Module) -> OptimWrapper:
         """Builds the optimizer wrapper for a converted model, wrapped or not."""
-        inner = model.module if is_model_wrapper(model) else model
-        self._roles = {
-            id(parameter): parameter_roles(inner)[name]
-            for name, parameter in inner.named_parameters()
-        }
-        # an empty dict would make MMEngine put all parameters into one group
-        self.paramwise_cfg = self.paramwise_cfg or {'custom_keys': {}}
+        inner = unwrap(model)
+        roles = parameter_roles(inner)
+        self._roles = {id(parameter): roles[n] for n, parameter in inner.named_parameters()}
         return super().__call__(model)
 
     def add_params(

@@ -3,6 +3,7 @@
 import enum
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from mmqnet.quantizers import Mode, check_keys
@@ -49,7 +50,7 @@ class PhaseSchedule:
                     f'`{key}[{i}].phase` should be one of {sorted(names)}, but got {phase!r}'
                 )
         begins = tuple(float(entry['begin']) for entry in config)
-        increasing = all(low < high for low, high in zip(begins, begins[1:], strict=False))
+        increasing = all(low < high for low, high in pairwise(begins))
         if begins[0] != 0 or not increasing or begins[-1] >= 1:
             raise ValueError(
                 f'the `begin` values of `{key}` should increase from 0 and stay below 1 (they are '

@@ -78,6 +78,7 @@ def build_temperature(by: str, config: Mapping[str, Any], key: str) -> Temperatu
     schedule = kind(**config)
     if isinstance(schedule, ProgressTemperature) and schedule.end < schedule.start:
         raise ValueError(
-            f'`{key}.end` should not be below `{key}.start`, but got {schedule.end} < {schedule.start}'
+            f'`{key}.end` should not be below `{key}.start`, '
+            f'but got {schedule.end} < {schedule.start}'
         )
     return schedule
