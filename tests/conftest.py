@@ -1,0 +1,85 @@
+"""What all tests share."""
+
+import logging
+import os
+import subprocess
+import sys
+import sysconfig
+import textwrap
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(autouse=True)
+def _clean_mmengine_state():
+    """Forget scope, messages, visualizers and loggers, which MMEngine keeps for the process."""
+    yield
+    if 'mmengine' not in sys.modules:
+        return
+    from mmengine.logging import MessageHub, MMLogger
+    from mmengine.registry import DefaultScope
+
+    for logger in MMLogger._instance_dict.values():
+        for handler in logger.handlers:
+            if isinstance(handler, logging.FileHandler):
+                handler.close()
+    kinds = [MMLogger, MessageHub, DefaultScope]
+    if 'mmengine.visualization' in sys.modules:
+        kinds.append(sys.modules['mmengine.visualization'].Visualizer)
+    for kind in kinds:
+        kind._instance_dict.clear()
+
+
+@pytest.fixture(autouse=True)
+def _fixed_seed():
+    """Make random tensors the same in every run."""
+    if 'torch' in sys.modules:
+        sys.modules['torch'].manual_seed(0)
+    if 'numpy' in sys.modules:
+        sys.modules['numpy'].random.seed(0)
+
+
+@pytest.fixture(scope='session')
+def root() -> Path:
+    """The folder of the checkout."""
+    return ROOT
+
+
+@pytest.fixture(scope='session')
+def run_python():
+    """Run code in a new Python and return what it printed; its failure is the test's.
+
+    The environment may repair torchvision at start-up (``scripts/setup_env.py``), without importing
+    mmqnet. ``startup=False`` leaves that out.
+    """
+
+    def run(code: str, startup: bool = True, timeout: float = 300) -> str:
+        packages = sysconfig.get_paths()['purelib']
+        path = os.pathsep.join([str(ROOT), packages])
+        result = subprocess.run(
+            [sys.executable, *([] if startup else ['-S']), '-c', textwrap.dedent(code)],
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            env={**os.environ, 'PYTHONPATH': path},
+        )
+        assert result.returncode == 0, result.stderr[-3000:]
+        return result.stdout
+
+    return run
+
+
+def pytest_collection_modifyitems(items):
+    """Skip what needs a GPU where there is none."""
+    if not any('gpu' in item.keywords for item in items):
+        return
+    import torch
+
+    if torch.cuda.is_available():
+        return
+    for item in items:
+        if 'gpu' in item.keywords:
+            item.add_marker(pytest.mark.skip(reason='no CUDA device'))
