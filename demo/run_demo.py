@@ -1,0 +1,221 @@
+"""The demo: from nothing to a float and a 3-bit detector of handwritten digits, side by side.
+
+Runs, one after another, the commands that a user would type, and collects what they say. What is
+finished is reused by the next run; a training that was interrupted goes on where it stopped.
+"""
+
+import argparse
+import json
+import math
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from mmengine.config import Config
+from results import Row, backbone_bytes, describe_bits, write_results
+
+ROOT = Path(__file__).resolve().parent.parent
+OUT_DIR = Path('work_dirs/demo')
+DATA_DIR = Path('data/digits')
+FLOAT_CONFIG = Path('configs/demo/ssd_r18_digits.py')
+QUANTIZED_CONFIG = Path('configs/demo/ssd_r18_w3-a8_digits.py')
+LOG = OUT_DIR / 'log.txt'
+# Said before each step; measured on two cores.
+MINUTES = dict(data=0.5, float=6.5, quantized=7, test=0.3, pictures=0.3)
+SHOWN = ('Epoch(train)', 'Epoch(val)', 'Epoch(test)', 'bbox_mAP_copypaste')
+# Settings that say how a training was started and not what it does.
+START_KEYS = ('load_from', 'resume', 'work_dir', 'launcher')
+
+
+class DemoError(Exception):
+    """What went wrong, in one line."""
+
+
+def say(text: str) -> None:
+    print(text, flush=True)
+
+
+def run(title: str, minutes: float, command: list[str]) -> None:
+    """Runs one step as a command of its own, shows the gist and keeps the whole output in LOG."""
+    say(f'\n== {title} (about {describe_time(60 * minutes)})\n   {shlex.join(command)}')
+    start = time.monotonic()
+    tail: list[str] = []
+    with LOG.open('a') as log:
+        log.write(f'\n$ {shlex.join(command)}\n')
+        log.flush()
+        program = [sys.executable, *command[1:]] if command[0] == 'python' else command
+        pipe = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors='replace')
+        with subprocess.Popen(program, **pipe) as process:
+            try:
+                for line in process.stdout:
+                    log.write(line)
+                    tail = [*tail[-14:], line.rstrip().rpartition('\r')[2]]
+                    if any(word in line for word in SHOWN):
+                        say('   ' + line.rstrip().rpartition(' - ')[2])
+            except BaseException:
+                process.terminate()
+                raise
+        code = process.returncode
+    if code:
+        say('\n'.join(tail))
+        raise DemoError(f'"{title}" failed with exit code {code}; all of its output is in {LOG}')
+    say(f'   done in {describe_time(time.monotonic() - start)}')
+
+
+def describe_time(seconds: float) -> str:
+    return f'{seconds:.0f} s' if seconds < 100 else f'{seconds / 60:.1f} min'
+
+
+def reuse(title: str, what: Path) -> None:
+    say(f'\n== {title}\n   reusing {what}')
+
+
+def why_stale(work_dir: Path, config: Config, needs: list[Path]) -> str:
+    """Why what is in ``work_dir`` is not a training with this config on these files, or ''."""
+    dumped = work_dir / Path(config.filename).name
+    try:
+        before = Config.fromfile(dumped).to_dict()
+    except (OSError, SyntaxError):
+        return f'{dumped} is missing or unreadable'
+    now = config.to_dict()
+    for key in START_KEYS:
+        before.pop(key, None)
+        now.pop(key, None)
+    changed = sorted(key for key in before.keys() | now if before.get(key) != now.get(key))
+    if changed:
+        return f'the config has changed ({", ".join(changed)})'
+    first = min(path.stat().st_mtime for path in [dumped, *work_dir.glob('epoch_*.pth')])
+    for path in needs:
+        if path.stat().st_mtime > first:
+            return f'{path} is newer'
+    return ''
+
+
+def set_aside(folder: Path) -> Path:
+    """Renames a folder to the first free name beside it."""
+    number = 1
+    while (aside := folder.with_name(f'{folder.name}.old{number}')).exists():
+        number += 1
+    return folder.rename(aside)
+
+
+def train(title: str, config_file: Path, minutes: float, needs: list[Path]) -> Path:
+    """Trains, resumes or reuses a training; the final checkpoint."""
+    config = Config.fromfile(config_file)
+    work_dir = Path('work_dirs', config_file.stem)
+    final = work_dir / f'epoch_{config.train_cfg.max_epochs}.pth'
+    command = ['python', 'tools/train.py', str(config_file)]
+    checkpoints = list(work_dir.glob('epoch_*.pth'))
+    if checkpoints:
+        reason = why_stale(work_dir, config, needs)
+        if reason:
+            say(f'\n{reason}: the former training is kept as {set_aside(work_dir)}')
+        elif final.exists():
+            reuse(title, final)
+            return final
+        else:
+            command.append('--resume')
+    run(title, minutes, command)
+    if not final.exists():
+        raise DemoError(f'{config_file} was trained, but {final} is not there')
+    return final
+
+
+def evaluate(title: str, config_file: Path, checkpoint: Path, name: str, *options: str) -> dict:
+    """The metrics of a checkpoint by tools/test.py."""
+    work_dir = OUT_DIR / name
+
+    def newest() -> Path | None:
+        found = sorted(work_dir.glob('*/*.json'), key=lambda path: path.stat().st_mtime)
+        fresh = [path for path in found if path.stat().st_mtime > checkpoint.stat().st_mtime]
+        return fresh[-1] if fresh else None
+
+    title = f'Evaluation: {title}'
+    if newest():
+        reuse(title, newest())
+    else:
+        command = ['python', 'tools/test.py', str(config_file), str(checkpoint)]
+        run(title, MINUTES['test'], [*command, '--work-dir', str(work_dir), *options])
+    if not newest():
+        raise DemoError(f'tools/test.py left no metrics below {work_dir}')
+    metrics = json.loads(newest().read_text())
+    value = metrics.get('coco/bbox_mAP', math.nan)
+    if not math.isfinite(value):
+        raise DemoError(f'{newest()} holds no `coco/bbox_mAP`')
+    return metrics
+
+
+def make_rows(float_checkpoint: Path, quantized_checkpoint: Path) -> list[Row]:
+    """Evaluates both models; the rows of the final table."""
+    quantized = Config.fromfile(QUANTIZED_CONFIG)
+    float_bytes, packed_bytes = backbone_bytes(quantized)
+    bits = describe_bits(quantized)
+    rows = []
+    for title, config_file, checkpoint, name, options, row_bits, num_bytes in (
+        ('float', FLOAT_CONFIG, float_checkpoint, 'float', (), '32 / 32', float_bytes),
+        (
+            'quantized, soft',
+            QUANTIZED_CONFIG,
+            quantized_checkpoint,
+            'soft',
+            ('--soft',),
+            bits,
+            None,
+        ),
+        ('quantized, hard', QUANTIZED_CONFIG, quantized_checkpoint, 'hard', (), bits, packed_bytes),
+    ):
+        metrics = evaluate(title, config_file, checkpoint, name, *options)
+        rows.append(Row(title, metrics, row_bits, num_bytes))
+    return rows
+
+
+def draw(float_checkpoint: Path, quantized_checkpoint: Path) -> None:
+    picture = OUT_DIR / 'detections.png'
+    title = 'Pictures: float beside quantized'
+    if picture.exists() and picture.stat().st_mtime > quantized_checkpoint.stat().st_mtime:
+        reuse(title, picture)
+        return
+    models = [FLOAT_CONFIG, float_checkpoint, QUANTIZED_CONFIG, quantized_checkpoint]
+    command = ['python', 'demo/draw_detections.py', *map(str, models), '--out', str(picture)]
+    run(title, MINUTES['pictures'], command)
+
+
+def demo() -> None:
+    OUT_DIR.mkdir(parents=True, exist_ok=True)
+    start = time.monotonic()
+    say('The demo takes about 15 minutes on two cores; a second run reuses what is there.')
+    data = ['python', 'tools/dataset_converters/digits.py', '--out-dir', str(DATA_DIR)]
+    run('Data: handwritten digits on photographs', MINUTES['data'], data)
+    stamp = DATA_DIR / 'digits.json'
+    float_checkpoint = train('Float training', FLOAT_CONFIG, MINUTES['float'], [stamp])
+    quantized_checkpoint = train(
+        'Quantization-aware training',
+        QUANTIZED_CONFIG,
+        MINUTES['quantized'],
+        [stamp, float_checkpoint],
+    )
+    rows = make_rows(float_checkpoint, quantized_checkpoint)
+    draw(float_checkpoint, quantized_checkpoint)
+    text = write_results(OUT_DIR, rows)
+    took = describe_time(time.monotonic() - start)
+    say(f'\n{text}\nIn {OUT_DIR}: results.md, results.json, detections.png. All of it took {took}.')
+
+
+def main() -> None:
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
+    os.chdir(ROOT)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that a running step is ended
+    try:
+        demo()
+    except (DemoError, OSError) as error:
+        sys.exit(f'run_demo.py: error: {error}')
+    except KeyboardInterrupt:
+        sys.exit('run_demo.py: interrupted; the next run goes on from here')
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,186 @@
+"""The demo's runner: reuse, resume, errors and the table; small commands replace long ones."""
+
+import importlib
+import json
+import os
+import sys
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+
+DEMO = Path(__file__).parents[2] / 'demo'
+
+
+@pytest.fixture(scope='module')
+def modules():
+    """The demo's modules; their folder is on the path while they are imported."""
+    sys.path.insert(0, str(DEMO))
+    try:
+        yield importlib.import_module('run_demo'), importlib.import_module('results')
+    finally:
+        sys.path.remove(str(DEMO))
+
+
+@pytest.fixture
+def demo(modules, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    modules[0].OUT_DIR.mkdir(parents=True)
+    return modules[0]
+
+
+@pytest.fixture
+def training(tmp_path):
+    """A config of two epochs, and a function that leaves what its training leaves."""
+    file = tmp_path / 'toy.py'
+    file.write_text('train_cfg = dict(max_epochs=2)\nlr = 1.0\n')
+
+    def leave(*epochs: int) -> Path:
+        work_dir = tmp_path / 'work_dirs' / 'toy'
+        work_dir.mkdir(exist_ok=True)
+        config = Config.fromfile(file)
+        config.work_dir = str(work_dir)
+        config.resume = True
+        config.dump(work_dir / 'toy.py')
+        for epoch in epochs:
+            (work_dir / f'epoch_{epoch}.pth').write_text('')
+        return work_dir
+
+    return file, leave
+
+
+@pytest.fixture
+def commands(demo, monkeypatch, training):
+    """The commands that would have been run; each leaves a finished training."""
+    seen = []
+
+    def run(title, minutes, command):
+        seen.append(command)
+        training[1](1, 2)
+
+    monkeypatch.setattr(demo, 'run', run)
+    return seen
+
+
+def test_run_shows_the_gist_and_logs_all(demo, capsys):
+    code = "print('a secret'); print('x - INFO - Epoch(train) [1][50/60]')"
+    demo.run('A step', 0.5, ['python', '-c', code])
+    out = capsys.readouterr().out
+    assert '== A step (about 30 s)' in out
+    assert 'Epoch(train) [1][50/60]\n' in out
+    assert 'done in' in out
+    assert 'a secret\n' not in out
+    assert 'a secret\n' in demo.LOG.read_text()
+
+
+def test_a_failing_step_shows_its_last_lines(demo, capsys):
+    with pytest.raises(demo.DemoError, match=r'"A step" failed with exit code 1; .*log\.txt'):
+        demo.run('A step', 1, ['python', '-c', 'raise ValueError("the reason")'])
+    assert 'the reason' in capsys.readouterr().out
+
+
+def test_training_is_done_once(demo, training, commands, capsys):
+    file, _ = training
+    final = demo.train('Training', file, 1, [])
+    assert final == Path('work_dirs/toy/epoch_2.pth')
+    assert commands == [['python', 'tools/train.py', str(file)]]
+    assert demo.train('Training', file, 1, []) == final
+    assert len(commands) == 1
+    assert f'reusing {final}' in capsys.readouterr().out
+
+
+def test_interrupted_training_is_resumed(demo, training, commands):
+    file, leave = training
+    leave(1)
+    demo.train('Training', file, 1, [])
+    assert commands == [['python', 'tools/train.py', str(file), '--resume']]
+
+
+def test_training_with_another_config_is_kept_aside(demo, training, commands, capsys):
+    file, leave = training
+    leave(1, 2)
+    file.write_text('train_cfg = dict(max_epochs=2)\nlr = 0.1\n')
+    demo.train('Training', file, 1, [])
+    assert 'the config has changed (lr): the former training is kept' in capsys.readouterr().out
+    assert '--resume' not in commands[0]
+    assert Path('work_dirs/toy.old1/epoch_2.pth').exists()
+    file.write_text('train_cfg = dict(max_epochs=2)\nlr = 0.2\n')
+    demo.train('Training', file, 1, [])
+    assert Path('work_dirs/toy.old2/epoch_2.pth').exists()
+
+
+def test_training_on_newer_data_starts_anew(demo, training, commands, tmp_path, capsys):
+    file, leave = training
+    leave(1, 2)
+    stamp = tmp_path / 'digits.json'
+    stamp.write_text('')
+    os.utime(stamp, (2**32, 2**32))
+    demo.train('Training', file, 1, [stamp])
+    assert f'{stamp} is newer' in capsys.readouterr().out
+    assert len(commands) == 1
+
+
+def test_a_training_without_result_is_an_error(demo, training, monkeypatch):
+    monkeypatch.setattr(demo, 'run', lambda *args: None)
+    with pytest.raises(demo.DemoError, match=r'epoch_2\.pth is not there'):
+        demo.train('Training', training[0], 1, [])
+
+
+def test_evaluation_is_read_and_reused(demo, training, monkeypatch):
+    file, leave = training
+    checkpoint = leave(2) / 'epoch_2.pth'
+    seen = []
+
+    def run(title, minutes, command):
+        seen.append(command)
+        folder = demo.OUT_DIR / 'soft' / '20260101'
+        folder.mkdir(parents=True)
+        (folder / '20260101.json').write_text(json.dumps({'coco/bbox_mAP': 0.5}))
+
+    monkeypatch.setattr(demo, 'run', run)
+    for _ in range(2):
+        metrics = demo.evaluate('quantized', file, checkpoint, 'soft', '--soft')
+        assert metrics == {'coco/bbox_mAP': 0.5}
+    command = ['python', 'tools/test.py', str(file), str(checkpoint)]
+    assert seen == [[*command, '--work-dir', str(demo.OUT_DIR / 'soft'), '--soft']]
+
+
+def test_evaluation_without_metrics_is_an_error(demo, training, monkeypatch):
+    file, leave = training
+    checkpoint = leave(2) / 'epoch_2.pth'
+    monkeypatch.setattr(demo, 'run', lambda *args: None)
+    with pytest.raises(demo.DemoError, match='left no metrics below'):
+        demo.evaluate('quantized', file, checkpoint, 'hard')
+
+
+def make_rows(results, hard: float) -> list:
+    def metrics(value):
+        return {f'coco/bbox_mAP{suffix}': value for suffix in ('', '_50', '_75')}
+
+    return [
+        results.Row('float', metrics(0.8), '32 / 32', 4096.0),
+        results.Row('quantized, soft', metrics(0.79), '3 / 8', None),
+        results.Row('quantized, hard', metrics(hard), '3 / 8', 384.0),
+    ]
+
+
+@pytest.mark.parametrize(('hard', 'verdict'), [(0.78, 'reached'), (0.6, 'missed')])
+def test_results(modules, tmp_path, hard, verdict):
+    results = modules[1]
+    text = results.write_results(tmp_path, make_rows(results, hard))
+    assert '| float | 32 / 32 | 4 KiB | 0.800 | 0.800 | 0.800 | 1.000 |' in text
+    assert '| quantized, soft | 3 / 8 |  | 0.790 |' in text
+    assert f'{hard / 0.8:.1%} of the float mAP (target 97%: {verdict})' in text
+    assert (tmp_path / 'results.md').read_text() == text
+    written = json.loads((tmp_path / 'results.json').read_text())
+    assert written['share_of_float'] == pytest.approx(hard / 0.8)
+    assert [row['backbone_bytes'] for row in written['rows']] == [4096.0, None, 384.0]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['results.json', 'results.md']
+
+
+def test_a_failed_write_leaves_the_old_file(modules, tmp_path):
+    results = modules[1]
+    results.replace_file(tmp_path / 'a.md', 'old')
+    with pytest.raises(TypeError):
+        results.replace_file(tmp_path / 'a.md', None)
+    assert [path.read_text() for path in tmp_path.iterdir()] == ['old']
