@@ -22,7 +22,9 @@ PACKAGE = 'mmqnet'
 MIM_SOURCES = ('configs', 'tools', 'model-index.yml')
 EXTRAS = ('onedl', 'openmmlab', 'demo', 'export', 'dev')
 KERNEL = f'{PACKAGE}.ops._C'
-COMPILE_FLAGS = ['-O3']
+# No -march: the kernel picks its instructions at run time, so a wheel runs on every machine.
+# No -ffast-math: what is equal to a threshold has to stay on its side of it.
+COMPILE_FLAGS = ['-O3', '-g0', '-fno-math-errno', '-fno-trapping-math', '-ffp-contract=fast']
 
 
 def read_version() -> str:
@@ -60,8 +62,11 @@ def kernel_extension() -> list[Extension]:
         say_plain_kernel(f'torch cannot be imported here ({error})')
         return []
     names = [str(path.relative_to(ROOT)) for path in sources]
-    # `optional` also keeps setuptools from copying a file that was not built into the source tree.
-    return [CppExtension(KERNEL, names, extra_compile_args=COMPILE_FLAGS, optional=True)]
+    headers = [str(path.relative_to(ROOT)) for path in sources[0].parent.glob('*.h')]
+    extension = CppExtension(KERNEL, names, depends=headers, extra_compile_args=COMPILE_FLAGS)
+    # Else setuptools would fail where it copies the result into the source tree.
+    extension.optional = True
+    return [extension]
 
 
 def kernel_command() -> type:
