@@ -1,0 +1,76 @@
+"""Small models and quantizers that several tests build."""
+
+from typing import Any
+
+import torch
+from mmengine.registry import MODELS, DefaultScope
+from torch import Tensor, nn
+
+from mmqnet.calibration import calibrate
+from mmqnet.quantizers import (
+    ActivationQuantizerConfig,
+    Quantizer,
+    WeightQuantizerConfig,
+    quantizers_of,
+)
+
+W3A8 = dict(weight=dict(levels='pm4'), activation=dict(levels='uint8'))
+
+
+def weight_config(levels: Any = 'pm4', **config: Any) -> WeightQuantizerConfig:
+    return WeightQuantizerConfig.from_dict(dict(levels=levels, **config), 'weight')
+
+
+def activation_config(levels: Any = 'uint2', **config: Any) -> ActivationQuantizerConfig:
+    return ActivationQuantizerConfig.from_dict(dict(levels=levels, **config), 'activation')
+
+
+def ready(quantizer: Quantizer, beta: float = 2.0, signed: bool = True) -> Quantizer:
+    """Calibrates a quantizer by hand, with its thresholds halfway between the levels."""
+    levels = torch.tensor(quantizer.config.levels_for(signed) or quantizer.config.levels)
+    thresholds = (levels[1:] + levels[:-1]) / 2
+    quantizer.initialize(signed, torch.full_like(quantizer.log_beta, beta), thresholds)
+    return quantizer
+
+
+def resnet(**config: Any) -> dict[str, Any]:
+    return dict(type='mmdet.ResNet', depth=18, base_channels=8, stem_channels=8) | config
+
+
+def classifier(**backbone: Any) -> dict[str, Any]:
+    """MMPretrain's ResNet-18 with 8 channels and 3 classes."""
+    return dict(
+        type='ImageClassifier',
+        data_preprocessor=dict(num_classes=3, mean=[127.0] * 3, std=[60.0] * 3),
+        backbone=dict(type='ResNet', depth=18, base_channels=8, stem_channels=8) | backbone,
+        neck=dict(type='GlobalAveragePooling'),
+        head=dict(
+            type='LinearClsHead', num_classes=3, in_channels=64, loss=dict(type='CrossEntropyLoss')
+        ),
+    )
+
+
+def quantized(model: dict[str, Any], **quantization: Any) -> dict[str, Any]:
+    """The config of a quantized model around that of a float one."""
+    return {
+        **model,
+        'type': 'mmqnet.QuantizedModel',
+        'architecture': model['type'],
+        'quantization': quantization or W3A8,
+    }
+
+
+def build(model: dict[str, Any], scope: str = 'mmdet') -> nn.Module:
+    """Builds a model as a tool of the library ``scope`` does, with random weights of its init."""
+    with DefaultScope.overwrite_default_scope(scope):
+        built = MODELS.build(model)
+        built.init_weights()
+    return built
+
+
+def calibrated(model: nn.Module, *inputs: Tensor, mode: str = 'tensor') -> nn.Module:
+    """Calibrates a model on input tensors."""
+    takes_mode = hasattr(model, 'data_preprocessor')
+    calibrate(model, inputs, lambda x: model(x, mode=mode) if takes_mode else model(x))
+    assert all(quantizer.is_calibrated for quantizer in quantizers_of(model).values())
+    return model
