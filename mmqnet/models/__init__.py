@@ -1,11 +1,13 @@
 """Building, converting and reporting on quantized models."""
 
+from mmqnet.models.alexnet import AlexNetBN
 from mmqnet.models.convert import convert
 from mmqnet.models.quantization_config import QuantizationConfig
 from mmqnet.models.quantized_model import QuantizedModel
 from mmqnet.models.report import LayerReport, QuantizationReport
 
 __all__ = [
+    'AlexNetBN',
     'LayerReport',
     'QuantizationConfig',
     'QuantizationReport',

@@ -1,4 +1,4 @@
-# 3-bit weights (±4), 8-bit activations, k-means thresholds; weights first, then activations, then both
+# 3-bit weights (±4), 8-bit activations: weights learn first, then activations, then both
 _base_ = './w3-a32.py'
 quantization = dict(activation=dict(levels='uint8', thresholds='kmeans'))
 quantization_hooks = dict(

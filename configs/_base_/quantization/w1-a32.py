@@ -1,0 +1,3 @@
+# Binary weights (-1, 1), activations in float
+_base_ = './w3-a32.py'
+quantization = dict(weight=dict(levels='binary'))

@@ -1,0 +1,9 @@
+# Training of two families that the paper has not tried: upstream's 1x at a tenth of its rate
+training = dict(
+    optim_wrapper=dict(
+        optimizer=dict(lr=1e-3),
+        clip_grad=dict(max_norm=20),
+        constructor='mmqnet.QuantOptimWrapperConstructor',
+        paramwise_cfg=dict(quantized=dict(lr=1e-3), other=dict(lr=1e-3)),
+    ),
+)

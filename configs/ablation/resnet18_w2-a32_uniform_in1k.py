@@ -1,0 +1,3 @@
+# Linear thresholds, halfway between neighbouring levels, instead of k-means (table 5)
+_base_ = '../resnet/resnet18_w2-a32_in1k.py'
+model = dict(quantization=dict(weight=dict(thresholds='uniform')))
