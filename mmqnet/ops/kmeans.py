@@ -172,7 +172,9 @@ class _Sorted:
         count, mean, error = self._statistics(bounds)
         # Splitting at the mean: the gain is known from prefix sums.
         cuts = torch.searchsorted(self.values, (mean + self.offset).to(self.values.dtype))
-        halves = torch.stack((bounds[:-1], torch.minimum(torch.maximum(cuts, bounds[:-1]), bounds[1:])), 1).reshape(-1)
+        halves = torch.stack(
+            (bounds[:-1], torch.minimum(torch.maximum(cuts, bounds[:-1]), bounds[1:])), 1
+        ).reshape(-1)
         halves = torch.cat((halves, bounds[-1:]))
         _, half_mean, half_error = self._statistics(halves)
         gain = error - half_error.view(-1, 2).sum(1)
@@ -184,7 +186,9 @@ class _Sorted:
         merge = int(cost.argmin())
         if not gain[split] > cost[merge]:
             return None
-        merged = (count[merge] * mean[merge] + count[merge + 1] * mean[merge + 1]) / (count[merge] + count[merge + 1])
+        merged = (count[merge] * mean[merge] + count[merge + 1] * mean[merge + 1]) / (
+            count[merge] + count[merge + 1]
+        )
         keep = torch.ones(len(centres), dtype=torch.bool)
         keep[[split, merge, merge + 1]] = False
         new = torch.cat((mean[keep], half_mean.view(-1, 2)[split], merged.reshape(1)))

@@ -9,7 +9,7 @@ time depends on the thresholds that lie near each other and not on their number.
 """
 
 from collections.abc import Iterator
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -26,7 +26,7 @@ class Gradients(NamedTuple):
     x: Tensor
     alpha: Tensor
     beta: Tensor
-    thresholds: Optional[Tensor]
+    thresholds: Tensor | None
 
 
 class _Window:
@@ -40,15 +40,17 @@ class _Window:
         width (float): W, in units of 1 / T.
     """
 
-    def __init__(self, scaled: Tensor, levels: Tensor, thresholds: Tensor, temperature: float, width: float):
+    def __init__(
+        self, scaled: Tensor, levels: Tensor, thresholds: Tensor, temperature: float, width: float
+    ):
         self.scaled, self.levels, self.thresholds = scaled, levels, thresholds
         self.temperature = temperature
         self.gaps = levels.diff()
         radius = width / temperature
         end = torch.searchsorted(thresholds, thresholds + 2 * radius, right=True)
-        self.size = int((end - torch.arange(len(thresholds), device=end.device)).max().clamp(min=2))
         # The nearest threshold on each side always takes part, so that a slope far from every threshold is small but
-        # not zero, as in the formula.
+        # not zero, as in the formula; the one below may come on top of a full window.
+        self.size = 1 + int((end - torch.arange(len(thresholds), device=end.device)).max())
         first = torch.searchsorted(thresholds, scaled - radius)
         below = torch.searchsorted(thresholds, scaled) - 1
         self.first = torch.minimum(first, below).clamp_(min=0)
@@ -70,7 +72,7 @@ class _Window:
             total = total + self.gaps[index] * sigmoid * inside
         return total
 
-    def slope(self, weight: Tensor, by_threshold: Optional[Tensor]) -> Tensor:
+    def slope(self, weight: Tensor, by_threshold: Tensor | None) -> Tensor:
         """D = sum_i s_i * g_i * (1 - g_i): (N,); adds the terms times ``weight`` to ``by_threshold`` (n,)."""
         total = torch.zeros_like(self.scaled)
         for index, sigmoid, inside in self:
@@ -84,7 +86,10 @@ class _Window:
 def _pieces(x: Tensor, *scales: Tensor) -> Iterator[tuple]:
     """Yield (slice, scale pieces in float64...) so that float64 temporaries stay small."""
     size = _CHUNK.get(x.device.type, _DEFAULT_CHUNK)
-    flat = [s.double().reshape(1) if s.numel() == 1 else s.double().expand(x.shape).reshape(-1) for s in scales]
+    flat = [
+        s.double().reshape(1) if s.numel() == 1 else s.double().expand(x.shape).reshape(-1)
+        for s in scales
+    ]
     for begin in range(0, x.numel(), size):
         piece = slice(begin, begin + size)
         yield piece, *(s if s.numel() == 1 else s[piece] for s in flat)
@@ -131,7 +136,9 @@ def soft_backward(
         x_ = flat[piece].double()
         weighted = flat_grad[piece].double()
         scaled = x_ * beta_
-        by_alpha.add(piece, weighted * _Window(scaled, levels64, thresholds64, temperature, width).value())
+        by_alpha.add(
+            piece, weighted * _Window(scaled, levels64, thresholds64, temperature, width).value()
+        )
         weighted = weighted * alpha_ * temperature
         window = _Window(scaled, levels64, thresholds64, backward_temperature, width)
         slope = weighted * window.slope(weighted, by_threshold)
@@ -172,7 +179,9 @@ def hard_codes(x: Tensor, thresholds: Tensor, beta: Tensor) -> Tensor:
     return torch.bucketize(x * beta, thresholds, out_int32=True, right=True)
 
 
-def hard_forward(x: Tensor, levels: Tensor, thresholds: Tensor, alpha: Tensor, beta: Tensor) -> Tensor:
+def hard_forward(
+    x: Tensor, levels: Tensor, thresholds: Tensor, alpha: Tensor, beta: Tensor
+) -> Tensor:
     """Hard quantization, eq. 5."""
     out = alpha * levels[hard_codes(x, thresholds, beta).long()]
     return torch.empty_like(x).copy_(torch.where(x.isnan(), x, out))

@@ -3,13 +3,13 @@
 
 import math
 from numbers import Real
-from typing import Any, Optional, Union
+from typing import Any, Union
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from . import plain
+from . import kernel, plain
 
 Scale = Union[Tensor, float]
 
@@ -21,7 +21,7 @@ def soft_quantize(
     alpha: Scale,
     beta: Scale,
     temperature: Scale,
-    backward_temperature: Optional[Scale] = None,
+    backward_temperature: Scale | None = None,
 ) -> Tensor:
     """Soft quantization, eq. 7: ``alpha * (Y_0 + sum_i s_i * sigmoid(T * (beta * x - b_i)))``.
 
@@ -64,7 +64,9 @@ def soft_quantize(
 
 
 @torch.no_grad()
-def hard_quantize(x: Tensor, levels: Tensor, thresholds: Tensor, alpha: Scale, beta: Scale) -> Tensor:
+def hard_quantize(
+    x: Tensor, levels: Tensor, thresholds: Tensor, alpha: Scale, beta: Scale
+) -> Tensor:
     """Hard quantization, eq. 5: ``alpha * (Y_0 + sum_i s_i * [beta * x >= b_i])``.
 
     Piecewise constant, so there is nothing to learn through it: the result has no autograd history.
@@ -86,7 +88,10 @@ def hard_quantize(x: Tensor, levels: Tensor, thresholds: Tensor, alpha: Scale, b
     _check(x, thresholds, levels)
     work, out_dtype = _working_precision(x)
     alpha, beta = _scale(alpha, work, 'alpha'), _scale(beta, work, 'beta')
-    return plain.hard_forward(work, levels.to(work), thresholds.to(work), alpha, beta).to(out_dtype)
+    arguments = (work, levels.to(work), thresholds.to(work), alpha, beta)
+    call = kernel.plan_call(work, alpha, beta) if work.dtype == torch.float32 else None
+    out = plain.hard_forward(*arguments) if call is None else kernel.hard_forward(call, *arguments)
+    return out.to(out_dtype)
 
 
 @torch.no_grad()
@@ -117,19 +122,26 @@ class _SoftQuantize(torch.autograd.Function):
     """Recomputes in the backward pass, so that x is the only tensor of its size that is kept."""
 
     @staticmethod
-    def forward(ctx: Any, x, levels, thresholds, alpha, beta, temperature, backward_temperature) -> Tensor:
+    def forward(
+        ctx: Any, x, levels, thresholds, alpha, beta, temperature, backward_temperature
+    ) -> Tensor:
         ctx.save_for_backward(x, levels, thresholds, alpha, beta)
         ctx.temperatures = (temperature, backward_temperature)
-        return plain.soft_forward(x, levels, thresholds, alpha, beta, temperature)
+        ctx.call = call = kernel.plan_call(x, alpha, beta)
+        if call is None:
+            return plain.soft_forward(x, levels, thresholds, alpha, beta, temperature)
+        return kernel.soft_forward(call, x, levels, thresholds, alpha, beta, temperature)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Optional[Tensor], ...]:
-        grads = plain.soft_backward(grad, *ctx.saved_tensors, *ctx.temperatures, ctx.needs_input_grad[2])
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        grads = plain.soft_backward(
+            grad, *ctx.saved_tensors, *ctx.temperatures, ctx.needs_input_grad[2]
+        )
         return grads.x, None, grads.thresholds, grads.alpha, grads.beta, None, None
 
 
-def _check(x: Tensor, thresholds: Tensor, levels: Optional[Tensor] = None) -> None:
+def _check(x: Tensor, thresholds: Tensor, levels: Tensor | None = None) -> None:
     """Check types and shapes; whether levels increase is checked once, where a quantizer is made."""
     if not isinstance(x, Tensor):
         raise TypeError(f'`x` should be a tensor, but got {type(x).__name__}')
@@ -141,7 +153,9 @@ def _check(x: Tensor, thresholds: Tensor, levels: Optional[Tensor] = None) -> No
         if not isinstance(value, Tensor):
             raise TypeError(f'`{name}` should be a tensor, but got {type(value).__name__}')
         if value.dim() != 1 or not len(value):
-            raise ValueError(f'`{name}` should be a vector of at least one number, but got shape {tuple(value.shape)}')
+            raise ValueError(
+                f'`{name}` should be a vector of at least one number, but got shape {tuple(value.shape)}'
+            )
     if levels is not None and len(thresholds) != len(levels) - 1:
         raise ValueError(
             f'`thresholds` should be one fewer than the {len(levels)} `levels`, but got {len(thresholds)} thresholds'
@@ -149,7 +163,7 @@ def _check(x: Tensor, thresholds: Tensor, levels: Optional[Tensor] = None) -> No
 
 
 def _working_precision(x: Tensor) -> tuple[Tensor, torch.dtype]:
-    """x in float32 or float64, and the dtype of the result."""
+    """X in float32 or float64, and the dtype of the result."""
     if x.dtype in (torch.float32, torch.float64):
         return x, x.dtype
     work = x.float()
@@ -178,9 +192,13 @@ def _temperature(value: Scale, name: str) -> float:
     """A temperature as a number."""
     if isinstance(value, Tensor):
         if value.numel() != 1:
-            raise ValueError(f'`{name}` should be a number or a 0-d tensor, but got shape {tuple(value.shape)}')
+            raise ValueError(
+                f'`{name}` should be a number or a 0-d tensor, but got shape {tuple(value.shape)}'
+            )
     elif not isinstance(value, Real):
-        raise TypeError(f'`{name}` should be a number or a 0-d tensor, but got {type(value).__name__}')
+        raise TypeError(
+            f'`{name}` should be a number or a 0-d tensor, but got {type(value).__name__}'
+        )
     number = float(value)
     if not (number > 0 and math.isfinite(number)):
         raise ValueError(f'`{name}` should be positive and finite, but got {number}')

@@ -1,0 +1,319 @@
+// Copyright (c) mmqnet developers. All rights reserved.
+// The float kernels, included once for each instruction set: MMQ_NAMESPACE and MMQ_LANES are set by the includer.
+// Written with GCC's vector extension, so one text serves all of them.
+
+namespace mmqnet {
+namespace MMQ_NAMESPACE {
+
+constexpr int kLanes = MMQ_LANES;
+typedef float vf __attribute__((vector_size(4 * MMQ_LANES)));
+typedef int32_t vi __attribute__((vector_size(4 * MMQ_LANES)));
+
+#define MMQ_INLINE static inline __attribute__((always_inline))
+
+MMQ_INLINE vf load(const float* p) {
+  vf v;
+  __builtin_memcpy(&v, p, sizeof(v));
+  return v;
+}
+
+MMQ_INLINE void store(float* p, vf v) { __builtin_memcpy(p, &v, sizeof(v)); }
+
+MMQ_INLINE vf all(float value) { return value - vf{}; }
+
+// beta * x - b, rounded once: the difference stays exact however large beta * x is.
+MMQ_INLINE vf difference(vf x, vf beta, vf b) {
+#if defined(__FMA__) && defined(__AVX512F__)
+  return (vf)_mm512_fmsub_ps((__m512)x, (__m512)beta, (__m512)b);
+#elif defined(__FMA__)
+  return (vf)_mm256_fmsub_ps((__m256)x, (__m256)beta, (__m256)b);
+#else
+  vf out;
+  for (int j = 0; j < kLanes; ++j) out[j] = static_cast<float>(static_cast<double>(x[j]) * beta[j] - b[j]);
+  return out;
+#endif
+}
+
+MMQ_INLINE vf gather(const float* p, vi index) {
+#if defined(__AVX512F__)
+  return (vf)_mm512_i32gather_ps((__m512i)index, p, 4);
+#elif defined(__AVX2__)
+  return (vf)_mm256_i32gather_ps(p, (__m256i)index, 4);
+#else
+  vf out;
+  for (int j = 0; j < kLanes; ++j) out[j] = p[index[j]];
+  return out;
+#endif
+}
+
+MMQ_INLINE vi gather(const int32_t* p, vi index) {
+  return (vi)gather(reinterpret_cast<const float*>(p), index);
+}
+
+MMQ_INLINE vi truncate(vf v) { return __builtin_convertvector(v, vi); }
+
+// exp(-u) for |u| <= 87, about 1 ulp; NaN stays NaN.
+MMQ_INLINE vf exp_negative(vf u) {
+  const vf shifted = u * -1.44269504088896341f + 12582912.0f;  // 1.5 * 2^23: the integer ends in the low bits
+  const vf k = shifted - 12582912.0f;
+  vf r = -u - k * 0.693359375f;
+  r = r - k * -2.12194440e-4f;
+  vf p = r * 1.9875691500e-4f + 1.3981999507e-3f;
+  p = p * r + 8.3334519073e-3f;
+  p = p * r + 4.1665795894e-2f;
+  p = p * r + 1.6666665459e-1f;
+  p = p * r + 5.0000001201e-1f;
+  p = p * (r * r) + (r + 1.0f);
+  const vi power = ((vi)shifted << 23) + 0x3f800000;
+  return p * (vf)power;
+}
+
+MMQ_INLINE vf clamp_exponent(vf u) {
+  u = u > 87.0f ? all(87.0f) : u;
+  return u < -87.0f ? all(-87.0f) : u;
+}
+
+MMQ_INLINE vi find_cell(vf t, float low, float per_unit, float last) {
+  vf cell = (t - low) * per_unit;
+  cell = cell > 0.0f ? cell : vf{};  // also for NaN
+  cell = cell < last ? cell : all(last);
+  return truncate(cell);
+}
+
+struct Soft {
+  vf value, slope;
+};
+
+MMQ_INLINE void add_sigmoid(vf u, vf gap, Soft& sum) {
+  const vf e = exp_negative(clamp_exponent(u));
+  const vf g = 1.0f / (1.0f + e);
+  const vf weighted = gap * g;
+  sum.value += weighted;
+  sum.slope += weighted * (e * g);
+}
+
+MMQ_INLINE Soft soft_dense(const SoftPlan& plan, vf x, vf beta) {
+  Soft sum{all(plan.levels[0]), vf{}};
+  const float* b = plan.thresholds.data();
+  const float* s = plan.gaps.data();
+  for (int64_t i = 0; i < plan.n; ++i) {
+    add_sigmoid(plan.temperature * difference(x, beta, all(b[i])), all(s[i]), sum);
+  }
+  return sum;
+}
+
+MMQ_INLINE Soft soft_window(const SoftPlan& plan, vf x, vf beta) {
+  const vi cell = find_cell(x * beta, plan.cell_low, plan.cells_per_unit, plan.last_cell);
+  const vi first = gather(plan.first.data(), cell);
+  Soft sum{gather(plan.levels.data(), first), vf{}};
+  const float* b = plan.thresholds.data();
+  const float* s = plan.gaps.data();
+  for (int64_t i = 0; i < plan.count; ++i) {
+    add_sigmoid(plan.temperature * difference(x, beta, gather(b + i, first)), gather(s + i, first), sum);
+  }
+  return sum;
+}
+
+MMQ_INLINE Soft soft_table(const SoftPlan& plan, vf x, vf beta) {
+  const float h = plan.cell_width, per_unit = 1.0f / h;
+  const vi cell = find_cell(x * beta, plan.first_centre - 0.5f * h, per_unit, plan.last_cell);
+  const vf centre = __builtin_convertvector(cell, vf) * h + plan.first_centre;
+  vf z = difference(x, beta, centre) * per_unit;
+  z = z > 1.0f ? all(1.0f) : z;
+  z = z < -1.0f ? all(-1.0f) : z;
+  const float* table = plan.table.data();
+  const vi at = cell * 8;
+  const vf d0 = gather(table + 1, at), d1 = gather(table + 2, at), d2 = gather(table + 3, at);
+  const vf d3 = gather(table + 4, at);
+  Soft sum;
+  sum.slope = ((d3 * z + d2) * z + d1) * z + d0;
+  sum.value = (((d3 * 0.25f * z + d2 * (1.0f / 3)) * z + d1 * 0.5f) * z + d0) * z * (plan.temperature * h) +
+              gather(table, at);
+  return sum;
+}
+
+template <Strategy strategy>
+MMQ_INLINE Soft soft(const SoftPlan& plan, vf x, vf beta) {
+  if (strategy == Strategy::kDense) return soft_dense(plan, x, beta);
+  if (strategy == Strategy::kWindow) return soft_window(plan, x, beta);
+  return soft_table(plan, x, beta);
+}
+
+template <typename Body>
+MMQ_INLINE void for_each_vector(int64_t size, const Body& body) {
+  int64_t i = 0;
+  for (; i + kLanes <= size; i += kLanes) body(i, kLanes);
+  if (i < size) body(i, static_cast<int>(size - i));
+}
+
+MMQ_INLINE vf load_some(const float* p, int lanes) {
+  if (__builtin_expect(lanes == kLanes, 1)) return load(p);
+  vf v{};
+  for (int j = 0; j < lanes; ++j) v[j] = p[j];
+  return v;
+}
+
+MMQ_INLINE void store_some(float* p, vf v, int lanes) {
+  if (__builtin_expect(lanes == kLanes, 1)) return store(p, v);
+  for (int j = 0; j < lanes; ++j) p[j] = v[j];
+}
+
+template <Strategy strategy>
+MMQ_INLINE void forward_loop(const SoftPlan& plan, const float* x, float* y, int64_t size, float alpha, float beta) {
+  for_each_vector(size, [&](int64_t i, int lanes) __attribute__((always_inline)) {
+    const Soft sum = soft<strategy>(plan, load_some(x + i, lanes), all(beta));
+    store_some(y + i, alpha * sum.value, lanes);
+  });
+}
+
+// Sums of products in double, lane by lane and in a fixed order.
+struct Sum {
+  static constexpr int kParts = 2;
+#if defined(__AVX512F__)
+  __m512d low = _mm512_setzero_pd(), high = _mm512_setzero_pd();
+  MMQ_INLINE void add(Sum& s, vf v) {
+    s.low = _mm512_add_pd(s.low, _mm512_cvtps_pd(_mm512_castps512_ps256((__m512)v)));
+    s.high = _mm512_add_pd(
+        s.high, _mm512_cvtps_pd(_mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd((__m512)v), 1))));
+  }
+#elif defined(__AVX2__)
+  __m256d low = _mm256_setzero_pd(), high = _mm256_setzero_pd();
+  MMQ_INLINE void add(Sum& s, vf v) {
+    s.low = _mm256_add_pd(s.low, _mm256_cvtps_pd(_mm256_castps256_ps128((__m256)v)));
+    s.high = _mm256_add_pd(s.high, _mm256_cvtps_pd(_mm256_extractf128_ps((__m256)v, 1)));
+  }
+#else
+  double low[kLanes] = {}, high[1] = {};
+  MMQ_INLINE void add(Sum& s, vf v) {
+    for (int j = 0; j < kLanes; ++j) s.low[j] += v[j];
+  }
+#endif
+  double total() const {
+    double parts[kLanes] = {};
+    __builtin_memcpy(parts, &low, sizeof(low));
+    if (sizeof(low) < sizeof(parts)) __builtin_memcpy(parts + kLanes / 2, &high, sizeof(high));
+    double sum = 0;
+    for (double part : parts) sum += part;
+    return sum;
+  }
+};
+
+template <Strategy strategy, bool need_value, bool need_slope>
+MMQ_INLINE void backward_loop(const SoftPlan& plan, const float* grad, const float* x, float* grad_x, int64_t size,
+                              float scale, float beta, double* by_value, double* by_slope) {
+  Sum value_sum, slope_sum;
+  for_each_vector(size, [&](int64_t i, int lanes) __attribute__((always_inline)) {
+    const vf x_ = load_some(x + i, lanes), grad_ = load_some(grad + i, lanes);
+    const Soft sum = soft<strategy>(plan, x_, all(beta));
+    if (need_value) Sum::add(value_sum, grad_ * sum.value);
+    if (need_slope) {
+      // At the clamp of the exponent the slope is 0: it must stay so when x is huge.
+      const vf slope = sum.slope < 1e-30f ? (sum.slope > -1e-30f ? vf{} : sum.slope) : sum.slope;
+      const vf product = grad_ * slope;
+      store_some(grad_x + i, product * scale, lanes);
+      Sum::add(slope_sum, product * x_);
+    }
+  });
+  if (need_value) *by_value = value_sum.total();
+  if (need_slope) *by_slope = slope_sum.total();
+}
+
+void soft_forward(const SoftPlan& plan, const float* x, float* y, int64_t size, float alpha, float beta) {
+  switch (plan.strategy) {
+    case Strategy::kWindow:
+      return forward_loop<Strategy::kWindow>(plan, x, y, size, alpha, beta);
+    case Strategy::kTable:
+      return forward_loop<Strategy::kTable>(plan, x, y, size, alpha, beta);
+    default:
+      return forward_loop<Strategy::kDense>(plan, x, y, size, alpha, beta);
+  }
+}
+
+template <Strategy strategy>
+MMQ_INLINE void backward_parts(const SoftPlan& plan, const float* grad, const float* x, float* grad_x, int64_t size,
+                               float scale, float beta, double* by_value, double* by_slope) {
+  if (by_value && by_slope) {
+    backward_loop<strategy, true, true>(plan, grad, x, grad_x, size, scale, beta, by_value, by_slope);
+  } else if (by_value) {
+    backward_loop<strategy, true, false>(plan, grad, x, grad_x, size, scale, beta, by_value, by_slope);
+  } else {
+    backward_loop<strategy, false, true>(plan, grad, x, grad_x, size, scale, beta, by_value, by_slope);
+  }
+}
+
+// grad_x = scale * grad * D; by_value = sum(grad * f), by_slope = sum(grad * x * D), each unless null.
+void soft_backward(const SoftPlan& plan, const float* grad, const float* x, float* grad_x, int64_t size, float scale,
+                   float beta, double* by_value, double* by_slope) {
+  switch (plan.strategy) {
+    case Strategy::kWindow:
+      return backward_parts<Strategy::kWindow>(plan, grad, x, grad_x, size, scale, beta, by_value, by_slope);
+    case Strategy::kTable:
+      return backward_parts<Strategy::kTable>(plan, grad, x, grad_x, size, scale, beta, by_value, by_slope);
+    default:
+      return backward_parts<Strategy::kDense>(plan, grad, x, grad_x, size, scale, beta, by_value, by_slope);
+  }
+}
+
+// D and, at the centres, f for cells [begin, end) of the table; the plan holds the padded window.
+void fill_table(SoftPlan& plan, int64_t begin, int64_t end) {
+  // Chebyshev nodes of degree 4 on [-1/2, 1/2].
+  const float nodes[4] = {-0.46193977f, -0.19134172f, 0.19134172f, 0.46193977f};
+  const double h = plan.cell_width, reach = (kWindow + 2) / plan.temperature;
+  const int64_t last = static_cast<int64_t>(plan.last_cell);
+  const float* b = plan.thresholds.data();
+  for (int64_t c = begin; c < end; c += kLanes) {
+    const double low = plan.first_centre + (c - 0.5) * h - reach, high = low + kLanes * h + 2 * reach;
+    const int64_t from = std::lower_bound(b, b + plan.n, low) - b;
+    const int64_t to = std::upper_bound(b + from, b + plan.n, high) - b;
+    vf centre;
+    for (int j = 0; j < kLanes; ++j) centre[j] = static_cast<float>(c + j) * plan.cell_width + plan.first_centre;
+    Soft middle{all(plan.levels[from]), vf{}};
+    vf slope[4];
+    for (int k = 0; k < 4; ++k) slope[k] = vf{};
+    for (int64_t i = from; i < to; ++i) {
+      const vf distance = centre - b[i], gap = all(plan.gaps[i]);
+      add_sigmoid(distance * plan.temperature, gap, middle);
+      for (int k = 0; k < 4; ++k) {
+        Soft at{vf{}, slope[k]};
+        add_sigmoid((distance + nodes[k] * plan.cell_width) * plan.temperature, gap, at);
+        slope[k] = at.slope;
+      }
+    }
+    const float a = nodes[3] * nodes[3], q = nodes[2] * nodes[2];
+    const vf even_outer = 0.5f * (slope[3] + slope[0]), even_inner = 0.5f * (slope[2] + slope[1]);
+    const vf odd_outer = (slope[3] - slope[0]) * (0.5f / nodes[3]);
+    const vf odd_inner = (slope[2] - slope[1]) * (0.5f / nodes[2]);
+    const vf d2 = (even_outer - even_inner) / (a - q), d0 = even_inner - d2 * q;
+    const vf d3 = (odd_outer - odd_inner) / (a - q), d1 = odd_inner - d3 * q;
+    for (int j = 0; j < kLanes && c + j < end; ++j) {
+      float* row = plan.table.data() + 8 * (c + j);
+      const bool outside = c + j == 0 || c + j == last;
+      row[0] = outside ? (c + j == 0 ? plan.levels[0] : plan.levels[plan.n]) : middle.value[j];
+      row[1] = outside ? 0.0f : d0[j];
+      row[2] = outside ? 0.0f : d1[j];
+      row[3] = outside ? 0.0f : d2[j];
+      row[4] = outside ? 0.0f : d3[j];
+    }
+  }
+}
+
+void hard_forward(const HardPlan& plan, const float* outputs, const float* x, float* y, int64_t size, float beta) {
+  const float* b = plan.thresholds.data();
+  for_each_vector(size, [&](int64_t i, int lanes) __attribute__((always_inline)) {
+    const vf t = load_some(x + i, lanes) * beta;
+    const vi cell = find_cell(t, plan.cell_low, plan.cells_per_unit, plan.last_cell);
+    const vi first = gather(plan.first.data(), cell);
+    vi index = first;
+    for (int64_t k = 0; k < plan.count; ++k) index -= (vi)(t >= gather(b + k, first));
+    const vf out = gather(outputs, index);
+    store_some(y + i, t != t ? t : out, lanes);
+  });
+}
+
+#undef MMQ_INLINE
+
+}  // namespace MMQ_NAMESPACE
+}  // namespace mmqnet
+
+#undef MMQ_NAMESPACE
+#undef MMQ_LANES
