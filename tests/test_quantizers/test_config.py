@@ -1,0 +1,118 @@
+"""Configs of quantizers: what they resolve to, and one clear line for each mistake."""
+
+import dataclasses
+
+import pytest
+from mmengine.config import ConfigDict
+
+from mmqnet.quantizers import ActivationQuantizerConfig, WeightQuantizerConfig
+
+
+def weights(**config):
+    return WeightQuantizerConfig.from_dict(config, 'quantization.weight')
+
+
+def activations(**config):
+    return ActivationQuantizerConfig.from_dict(config, 'quantization.activation')
+
+
+def test_defaults_are_those_of_the_paper():
+    config = weights(levels='ternary')
+    assert config.levels == (-1.0, 0.0, 1.0)
+    assert config.thresholds == 'kmeans'
+    assert config.granularity == 'layer'
+    assert config.zero_threshold == 0.05
+    assert not config.learn_thresholds
+    assert config.backward_temperature is None
+    assert activations(levels='uint8').zero_threshold is None
+
+
+def test_config_is_frozen_and_takes_the_dict_of_mmengine():
+    config = weights(**ConfigDict(levels=[-1, 0, 2], thresholds=[-0.5, 1]))
+    assert config.levels == (-1.0, 0.0, 2.0)
+    assert config.thresholds == (-0.5, 1.0)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.levels = ()
+
+
+@pytest.mark.parametrize(
+    ('config', 'error', 'message'),
+    [
+        (dict(), ValueError, r'`quantization\.weight` should name its `levels`, but got \{\}'),
+        (dict(level='pm4'), ValueError, "unknown key 'level'.*Did you mean 'levels'"),
+        (dict(levels='pm4', grain='layer'), ValueError, "unknown key 'grain'.*known keys are"),
+        (dict(levels='pm4', signed_levels='auto'), ValueError, "unknown key 'signed_levels'"),
+        (dict(levels='pm3'), ValueError, r"`quantization\.weight\.levels`.*'pm3'"),
+        (dict(levels='pm4', thresholds='kmean'), ValueError, r"\.thresholds`.*but got 'kmean'"),
+        (
+            dict(levels='pm4', thresholds=[0, 1]),
+            ValueError,
+            r'`quantization\.weight\.thresholds` should hold 6 numbers for 7 levels, but got 2',
+        ),
+        (
+            dict(levels='ternary', thresholds=[1, -1]),
+            ValueError,
+            r'\.thresholds` should be finite and in increasing order, but got \[1\.0, -1\.0\]',
+        ),
+        (dict(levels='binary', thresholds=[float('nan')]), ValueError, 'finite'),
+        (dict(levels='binary', thresholds=[1e39]), ValueError, 'finite'),
+        (dict(levels='binary', thresholds=0), TypeError, r'\.thresholds`.*but got 0'),
+        (dict(levels='binary', thresholds=['0']), TypeError, 'list of numbers'),
+        (dict(levels='pm4', learn_thresholds=1), TypeError, 'True or False, but got 1'),
+        (dict(levels='pm4', backward_temperature=0), ValueError, 'positive and finite, but got 0'),
+        (dict(levels='pm4', backward_temperature='1'), TypeError, "but got '1'"),
+        (
+            dict(levels='pm4', granularity='tensor'),
+            ValueError,
+            r"\.granularity` should be 'layer' or 'channel', but got 'tensor'",
+        ),
+        (dict(levels='pm4', zero_threshold=-0.05), ValueError, r'\.zero_threshold`.*-0\.05'),
+    ],
+)
+def test_wrong_weight_configs(config, error, message):
+    with pytest.raises(error, match=message):
+        weights(**config)
+
+
+def test_a_config_must_be_a_dict():
+    with pytest.raises(TypeError, match=r"`quantization\.weight` should be a dict, but got 'pm4'"):
+        WeightQuantizerConfig.from_dict('pm4', 'quantization.weight')
+
+
+def test_thresholds_may_coincide():
+    assert weights(levels='ternary', thresholds=[0, 0]).thresholds == (0.0, 0.0)
+
+
+def test_signed_inputs_get_the_zero_centred_set_by_default():
+    config = activations(levels='uint2')
+    assert config.levels_for(signed=False) == (0.0, 1.0, 2.0, 3.0)
+    assert config.levels_for(signed=True) == (-2.0, -1.0, 0.0, 1.0)
+
+
+def test_signed_inputs_may_stay_in_float_or_get_a_set_of_their_own():
+    assert activations(levels='uint2', signed_levels=None).levels_for(signed=True) is None
+    chosen = activations(levels='uint2', signed_levels=[-3, -1, 1, 3])
+    assert chosen.levels_for(signed=True) == (-3.0, -1.0, 1.0, 3.0)
+
+
+def test_signed_levels_serve_both_kinds_of_input():
+    config = activations(levels='pm2')
+    assert config.levels_for(signed=True) == config.levels_for(signed=False) == config.levels
+
+
+@pytest.mark.parametrize(
+    ('config', 'message'),
+    [
+        (dict(levels='uint2', signed_levels='int2'), r'as many levels.*\(4\), but got 3'),
+        (dict(levels='uint2', signed_levels='uint'), r'activation\.signed_levels`.*\'uint\''),
+        (dict(levels=[0, 1, 2]), r'`signed_levels` should be given'),
+        (dict(levels='uint2', granularity='layer'), "unknown key 'granularity'"),
+    ],
+)
+def test_wrong_activation_configs(config, message):
+    with pytest.raises(ValueError, match=message):
+        activations(**config)
+
+
+def test_a_set_that_starts_at_zero_but_is_not_unsigned_works_if_signed_levels_are_given():
+    assert activations(levels=[0, 1, 4], signed_levels=None).levels == (0.0, 1.0, 4.0)
