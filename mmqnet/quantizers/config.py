@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from typing_extensions import Self
 
-from mmqnet.quantizers.level_sets import resolve_levels, signed_counterpart
+from mmqnet.quantizers.level_sets import as_float32, resolve_levels, signed_counterpart
 
 
 def check_keys(config: Mapping[str, Any], known: Sequence[str], key: str) -> None:
@@ -158,7 +158,7 @@ def _check_thresholds(
         isinstance(value, bool) or not isinstance(value, int | float) for value in thresholds
     ):
         raise TypeError(f'`{key}` should be a name or a list of numbers, but got {thresholds!r}')
-    values = tuple(float(value) for value in thresholds)
+    values = as_float32(thresholds)
     if len(values) != len(levels) - 1:
         raise ValueError(
             f'`{key}` should hold {len(levels) - 1} numbers for {len(levels)} levels, '

@@ -6,6 +6,8 @@ import re
 from collections.abc import Sequence
 from itertools import pairwise
 
+import torch
+
 LevelSpec = str | Sequence[float]
 
 _NAMED: dict[str, tuple[float, ...]] = {
@@ -28,7 +30,7 @@ def resolve_levels(spec: LevelSpec, key: str = 'levels') -> tuple[float, ...]:
         key: The config key, for error messages.
 
     Returns:
-        tuple[float, ...]: The n + 1 levels.
+        tuple[float, ...]: The n + 1 levels, as float32 holds them.
 
     Raises:
         TypeError: If ``spec`` is neither a string nor a sequence of numbers.
@@ -40,13 +42,18 @@ def resolve_levels(spec: LevelSpec, key: str = 'levels') -> tuple[float, ...]:
         isinstance(level, bool) or not isinstance(level, int | float) for level in spec
     ):
         raise TypeError(f'`{key}` should be a name or a list of numbers, but got {spec!r}')
-    levels = tuple(float(level) for level in spec)
+    levels = as_float32(spec)
     if len(levels) < 2:
         raise ValueError(f'`{key}` should hold at least 2 levels, but got {list(spec)}')
     increasing = all(low < high for low, high in pairwise(levels))
     if not increasing or not all(map(math.isfinite, levels)):
         raise ValueError(f'`{key}` should be finite and strictly increasing, but got {list(spec)}')
     return levels
+
+
+def as_float32(numbers: Sequence[float]) -> tuple[float, ...]:
+    """The numbers as float32 holds them, so that they equal what a checkpoint gives back."""
+    return tuple(torch.tensor([float(n) for n in numbers], dtype=torch.float32).tolist())
 
 
 def signed_counterpart(levels: tuple[float, ...]) -> tuple[float, ...]:
