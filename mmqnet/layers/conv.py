@@ -6,7 +6,7 @@ selects layers by the names of their class and its direct bases.
 
 import math
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -67,6 +67,8 @@ class QuantConvWS2d(_QuantizedConv, ConvWS2d, nn.Conv2d):
 class QuantConvAWS2d(_QuantizedConv, ConvAWS2d, nn.Conv2d):
     """Quantized counterpart of MMCV's ``ConvAWS2d``: quantizes the standardized weights."""
 
+    _get_weight: Callable[[Tensor], Tensor]
+
     def effective_weight(self) -> Tensor:
         """The standardized weights, (out, in, kH, kW)."""
-        return cast(Tensor, self._get_weight(self.weight))
+        return self._get_weight(self.weight)

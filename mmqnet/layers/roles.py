@@ -44,5 +44,5 @@ def resting_parameters(model: nn.Module) -> list[nn.Parameter]:
             resting += module.parameters()
         quantizer = module.weight_quantizer if isinstance(module, QuantizedLayer) else None
         if quantizer is not None and int(quantizer.mode) == Mode.FIXED:
-            resting.append(module.weight)
+            resting.append(module.get_parameter('weight'))
     return resting
