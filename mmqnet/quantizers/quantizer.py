@@ -2,6 +2,7 @@
 
 import contextlib
 import enum
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from mmqnet.ops import hard_codes, hard_quantize, soft_quantize
 from mmqnet.quantizers import level_sets
+from mmqnet.quantizers.checkpoints import check_granularity, check_levels
 from mmqnet.quantizers.config import QuantizerConfig
 from mmqnet.quantizers.gradient import without_gradient
 
@@ -107,10 +109,10 @@ class Quantizer(nn.Module):
         """Sets the temperature T > 0 of the soft function.
 
         Raises:
-            ValueError: If T is not positive.
+            ValueError: If T is not positive and finite.
         """
-        if not temperature > 0:
-            raise ValueError(f'`temperature` should be positive, but got {temperature}')
+        if not 0 < temperature < math.inf:
+            raise ValueError(f'`temperature` should be positive and finite, but got {temperature}')
         self.temperature.fill_(temperature)
         self._temperature = float(temperature)
 
@@ -135,6 +137,7 @@ class Quantizer(nn.Module):
     def codes(self, x: Tensor) -> Tensor:
         """Level indices 0..n of the hard function, int32, of the shape of ``x``."""
         self._check_calibrated()
+        self._order_thresholds()
         return hard_codes(x, self.thresholds, self.beta)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -149,8 +152,7 @@ class Quantizer(nn.Module):
         if not self.is_active:
             return without_gradient(lambda: x, x, self.parameters()) if self.training else x
         self._check_calibrated()
-        if self.training and isinstance(self.thresholds, nn.Parameter):
-            self._order_thresholds()
+        self._order_thresholds()
         if self.training and self._mode is Mode.FIXED:
             return without_gradient(lambda: self._hard(x), None, [x, *self.parameters()])
         if self.training or self.evaluate_soft:
@@ -175,10 +177,12 @@ class Quantizer(nn.Module):
     def _hard(self, x: Tensor) -> Tensor:
         return hard_quantize(x, self.levels, self.thresholds, self.alpha, self.beta)
 
-    @torch.no_grad()
     def _order_thresholds(self) -> None:
         """Keeps learned thresholds non-decreasing: one that overtakes the next pushes it along."""
-        self.thresholds.copy_(self.thresholds.cummax(0).values)
+        if isinstance(self.thresholds, nn.Parameter):
+            # Through `data`: a shared layer is called twice before the backward pass, which would
+            # take the second, unchanged writing for a change of what the first call has saved.
+            self.thresholds.data.copy_(self.thresholds.data.cummax(0).values)
 
     def _check_calibrated(self) -> None:
         if not self._calibrated:
@@ -207,30 +211,17 @@ class Quantizer(nn.Module):
         """Loads a quantized checkpoint, or nothing from a float one.
 
         Raises:
-            ValueError: If the checkpoint was made with other levels.
+            ValueError: If the checkpoint was made with other levels or another granularity.
         """
         if not any(key.startswith(prefix) for key in state_dict):
             return  # a float checkpoint lacks no key: calibration fills the quantizer
-        self._check_levels(state_dict, prefix)
+        check_levels(state_dict, prefix, self.config)
+        check_granularity(state_dict, prefix, self.log_alpha.shape)
         super()._load_from_state_dict(
             state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
         )
+        self._order_thresholds()
         self._read_state()
-
-    def _check_levels(self, state_dict: dict[str, Any], prefix: str) -> None:
-        saved = state_dict.get(f'{prefix}levels')
-        if saved is None:
-            return
-        found = tuple(saved.flatten().tolist())
-        levels = self.config.levels
-        if found not in (levels, self.config.levels_for(signed=True)):
-            raise ValueError(
-                f'checkpoint key `{prefix}levels` holds {len(found)} levels '
-                f'{found[0]:g}..{found[-1]:g}, but the config quantizes to '
-                f'{len(levels)} levels '
-                f'{levels[0]:g}..{levels[-1]:g}: '
-                'take the config that the checkpoint was trained with, or a float checkpoint'
-            )
 
 
 def quantizers_of(model: nn.Module) -> dict[str, Quantizer]:

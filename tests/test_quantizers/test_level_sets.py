@@ -90,7 +90,7 @@ def test_signed_counterparts_are_twos_complement():
 
 @pytest.mark.parametrize('levels', [(0.0, 1.0, 2.0), (0.0, 2.0), (0.0, 1.0, 3.0, 4.0)])
 def test_other_sets_have_no_counterpart_by_themselves(levels):
-    with pytest.raises(ValueError, match='`signed_levels` should be given.*but got levels'):
+    with pytest.raises(ValueError, match=r'`signed_levels` should be given.*but got levels'):
         signed_counterpart(levels)
 
 
