@@ -26,7 +26,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 MMCV = {'onedl': 'onedl-mmcv', 'openmmlab': 'mmcv'}
-BUILD_TOOLS = ('setuptools<81', 'wheel', 'ninja', 'psutil', 'packaging')
+BUILD_TOOLS = ('setuptools>=77,<81', 'wheel', 'ninja', 'psutil', 'packaging')
 # -g0 and -O2: without debugging information the compilation needs half the memory. Setting the
 # flags drops Python's own -O, so it is named.
 COMPILE_FLAGS = '-O2 -g0'
