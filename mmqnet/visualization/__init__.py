@@ -1,0 +1,33 @@
+"""Pictures of a quantized model: its functions, their values, its training, its detections."""
+
+from mmqnet.visualization.detections import draw_side_by_side
+from mmqnet.visualization.gap import GapCurve, draw_gap, read_gap
+from mmqnet.visualization.overview import draw_overview
+from mmqnet.visualization.sources import (
+    LayerValues,
+    collect_inputs,
+    input_names,
+    input_values,
+    weight_names,
+    weight_values,
+)
+from mmqnet.visualization.staircase import draw_curves, draw_staircase
+from mmqnet.visualization.style import check_picture_path, save_figure
+
+__all__ = [
+    'GapCurve',
+    'LayerValues',
+    'check_picture_path',
+    'collect_inputs',
+    'draw_curves',
+    'draw_gap',
+    'draw_overview',
+    'draw_side_by_side',
+    'draw_staircase',
+    'input_names',
+    'input_values',
+    'read_gap',
+    'save_figure',
+    'weight_names',
+    'weight_values',
+]

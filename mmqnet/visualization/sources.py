@@ -1,0 +1,164 @@
+"""What pictures of a layer are drawn from: its quantizer and the values that pass it."""
+
+import difflib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mmqnet.calibration import SampleCollector
+from mmqnet.layers import QuantizedLayer, activation_quantizers, weight_quantizers
+from mmqnet.quantizers import Quantizer
+
+_WEIGHT, _INPUT = '.weight_quantizer', '.input_quantizer'
+
+
+@dataclass(frozen=True)
+class LayerValues:
+    """A quantizer and what it quantizes.
+
+    Attributes:
+        layer: Dotted name of the layer, or of the residual block.
+        kind: ``'weight'`` or ``'input'``.
+        quantizer: Its quantizer, which has been calibrated.
+        values: The weights, in their shape, or a sample of the inputs; float32.
+    """
+
+    layer: str
+    kind: str
+    quantizer: Quantizer
+    values: Tensor
+
+
+def weight_names(model: nn.Module) -> list[str]:
+    """Names of the layers with quantized weights."""
+    return [name.removesuffix(_WEIGHT) for name in weight_quantizers(model)]
+
+
+def input_names(model: nn.Module) -> list[str]:
+    """Names of the layers and residual blocks that quantize their input."""
+    return [name.removesuffix(_INPUT) for name in activation_quantizers(model)]
+
+
+def weight_values(model: nn.Module, layer: str) -> LayerValues:
+    """The weights of a layer, and their quantizer.
+
+    Raises:
+        ValueError: If there is no such layer, its weights are in float, or it is not calibrated.
+    """
+    check_layer(model, layer, 'weight')
+    module = model.get_submodule(layer)
+    assert isinstance(module, QuantizedLayer)
+    quantizer = _calibrated(module.get_submodule('weight_quantizer'), layer)
+    return LayerValues(layer, 'weight', quantizer, module.effective_weight().detach().float())
+
+
+def input_values(
+    model: nn.Module, layer: str, batches: Iterable[Any], forward: Callable[[Any], Any]
+) -> LayerValues:
+    """A random sample of what reaches the input quantizer of a layer or residual block.
+
+    Args:
+        model: The quantized model.
+        layer: Name of the layer or block.
+        batches: What to run the model on.
+        forward: Runs the model on one batch.
+
+    Raises:
+        ValueError: If there is no such layer, its input is in float, it is not calibrated, or no
+            batch reaches it.
+    """
+    check_layer(model, layer, 'input')
+    return collect_inputs(model, [layer], batches, forward)[layer]
+
+
+def collect_inputs(
+    model: nn.Module,
+    layers: Sequence[str],
+    batches: Iterable[Any],
+    forward: Callable[[Any], Any],
+) -> dict[str, LayerValues]:
+    """The same as :func:`input_values` for several layers at once.
+
+    Raises:
+        ValueError: As :func:`input_values`.
+    """
+    quantizers = {}
+    for layer in layers:
+        check_layer(model, layer, 'input')
+        quantizers[layer] = _calibrated(model.get_submodule(layer + _INPUT), layer)
+    collectors = {layer: SampleCollector(layer, seed=i) for i, layer in enumerate(layers)}
+    training = {module: module.training for module in model.modules()}
+    hooks = [
+        quantizer.register_forward_pre_hook(lambda _, args, keep=collectors[layer]: keep(args[0]))
+        for layer, quantizer in quantizers.items()
+    ]
+    model.eval()
+    try:
+        with torch.no_grad():
+            for batch in batches:
+                forward(batch)
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for module, was_training in training.items():
+            module.training = was_training
+    for layer, collector in collectors.items():
+        if not len(collector.values()):
+            raise ValueError(f'no input has reached {layer!r}: are there pictures, and is it used?')
+    return {
+        layer: LayerValues(layer, 'input', quantizer, collectors[layer].values())
+        for layer, quantizer in quantizers.items()
+    }
+
+
+def check_layer(model: nn.Module, layer: str, kind: str) -> None:
+    """Refuses a name that has no quantizer of this kind, and says which one was perhaps meant.
+
+    Args:
+        model: The quantized model.
+        layer: Name of a layer.
+        kind: ``'weight'`` or ``'input'``.
+
+    Raises:
+        ValueError: If the layer is unknown or in float.
+    """
+    names = dict(weight=weight_names, input=input_names)[kind](model)
+    if layer in names:
+        return
+    what = f'quantized {kind}s'
+    if not names:
+        raise ValueError(f'the model has no {what}: see its `quantization` config')
+    known = dict(model.named_modules())
+    if layer not in known:
+        near = difflib.get_close_matches(layer, names, n=3, cutoff=0.5)
+        hint = f'did you mean {near}?' if near else f'layers with {what} are {_shorten(names)}'
+        raise ValueError(f'the model has no layer {layer!r}; {hint}')
+    inside = [name for name in names if name.startswith(f'{layer}.')]
+    around = [name for name in names if layer.startswith(f'{name}.')]
+    if kind == 'input' and around:
+        hint = f'the residual block {around[-1]!r} quantizes it'
+    elif inside:
+        hint = f'inside it are {_shorten(inside)}'
+    else:
+        hint = f'layers with {what} are {_shorten(names)}'
+    raise ValueError(
+        f'{layer!r} ({type(known[layer]).__name__}) does not quantize its {kind}; {hint}'
+    )
+
+
+def _shorten(names: list[str], count: int = 6) -> str:
+    more = f' and {len(names) - count} more' if len(names) > count else ''
+    return ', '.join(map(repr, names[:count])) + more
+
+
+def _calibrated(quantizer: nn.Module, layer: str) -> Quantizer:
+    assert isinstance(quantizer, Quantizer)
+    if not quantizer.is_calibrated:
+        raise ValueError(
+            f'the quantizers of {layer!r} are not calibrated: load a checkpoint of the quantized '
+            'model, or calibrate it'
+        )
+    return quantizer

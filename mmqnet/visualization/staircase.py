@@ -1,0 +1,235 @@
+"""The quantization function of a layer over the histogram of what it quantizes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from mmqnet.ops import soft_quantize
+from mmqnet.quantizers import num_bits
+from mmqnet.visualization.sources import LayerValues
+from mmqnet.visualization.style import BLUE, FAINT, FILL, INK, new_figure, set_title, tidy
+
+_FEW = 16  # up to so many levels each gets a line and a number of its own
+_BINS = 160
+_OUTSIDE = 0.0005  # share of the values that may lie outside of the picture, at each side
+
+
+@dataclass(frozen=True)
+class _Function:
+    """A quantization function with one alpha and beta, and the values on its input axis."""
+
+    values: Tensor
+    levels: Tensor
+    thresholds: Tensor
+    alpha: Tensor
+    beta: Tensor
+    scaled: bool = False
+
+    @property
+    def edges(self) -> Tensor:
+        """Where the steps are, (n,), on the input axis."""
+        return self.thresholds / self.beta
+
+    @property
+    def heights(self) -> Tensor:
+        """What the steps lead to, (n + 1,), on the output axis."""
+        return self.alpha * self.levels
+
+    @property
+    def limits(self) -> tuple[float, float]:
+        """The part of the input axis that is shown: all steps and nearly all values.
+
+        The range of the values is set by a few far ones, which would squeeze the steps.
+        """
+        values = self.values.flatten().sort().values
+        few = int(_OUTSIDE * len(values))
+        ends = torch.stack([values[few], values[-1 - few]])
+        low, high = (float(end) for end in torch.cat([ends, self.edges]).aminmax())
+        margin = 0.08 * (high - low) or 1.0
+        return low - margin, high + margin
+
+
+def draw_staircase(source: LayerValues, log: bool | None = None) -> Figure:
+    """The hard function over a histogram, and the share of the values on each level.
+
+    A function with one alpha and beta for each channel is drawn in the scaled domain, where all
+    channels share it.
+
+    Args:
+        source: Quantizer and values of a layer.
+        log: Whether the histogram has a logarithmic scale. Default: for inputs, most of which
+            are zeros.
+    """
+    function = _function(source)
+    figure, axes, shares = _axes(source, function, log)
+    _draw_hard(axes, function, BLUE)
+    _draw_shares(shares, source, function)
+    _legend(axes, function)
+    return figure
+
+
+def draw_curves(
+    source: LayerValues, temperatures: Sequence[float] = (1, 5, 15, 50), log: bool | None = None
+) -> Figure:
+    """The soft function at several temperatures beside the hard one, over a histogram.
+
+    Args:
+        source: Quantizer and values of a layer.
+        temperatures: T of the soft curves, positive.
+        log: As for :func:`draw_staircase`.
+
+    Raises:
+        ValueError: If there is no temperature, or one is not positive.
+    """
+    if not temperatures or not all(0 < t < float('inf') for t in temperatures):
+        raise ValueError(f'`temperatures` should be positive numbers, but got {temperatures!r}')
+    function = _function(source)
+    figure, axes, shares = _axes(source, function, log)
+    shades = colormaps['viridis_r'](np.linspace(0.12, 0.8, len(temperatures)))
+    for temperature, color in zip(sorted(temperatures), shades, strict=True):
+        x = _grid(function, temperature)
+        y = soft_quantize(
+            x, function.levels, function.thresholds, function.alpha, function.beta, temperature
+        )
+        axes.plot(x, y, color=color, linewidth=1.8, label=f'soft, T = {temperature:g}', zorder=4)
+    _draw_hard(axes, function, INK)
+    _draw_shares(shares, source, function)
+    _legend(axes, function)
+    return figure
+
+
+def describe(source: LayerValues) -> str:
+    """For example ``'3-bit weights, 7 levels'``."""
+    levels = source.quantizer.levels.tolist()
+    active = '' if source.quantizer.is_active else ' (switched off: the values stay in float)'
+    return f'{num_bits(levels)}-bit {source.kind}s, {len(levels)} levels{active}'
+
+
+@torch.no_grad()
+def relative_error(source: LayerValues) -> float:
+    """RMS of what the hard function changes, as a share of the RMS of the values."""
+    quantizer, x = source.quantizer, source.values
+    heights = quantizer.alpha * quantizer.levels[quantizer.codes(x).long()]
+    return float((heights - x).norm() / x.norm().clamp_min(1e-30))
+
+
+def code_shares(source: LayerValues) -> Tensor:
+    """Share of the values on each level, (n + 1,)."""
+    codes = source.quantizer.codes(source.values).flatten().long()
+    return codes.bincount(minlength=len(source.quantizer.levels)) / max(1, codes.numel())
+
+
+@torch.no_grad()
+def _function(source: LayerValues) -> _Function:
+    quantizer = source.quantizer
+    tensors = quantizer.levels, quantizer.thresholds, quantizer.alpha, quantizer.beta
+    levels, thresholds, alpha, beta = (tensor.detach().float().cpu() for tensor in tensors)
+    function = _Function(source.values.cpu(), levels, thresholds, alpha, beta)
+    if beta.numel() == 1:
+        return replace(function, alpha=alpha.reshape(()), beta=beta.reshape(()))
+    one = torch.ones(())
+    return replace(function, values=beta * function.values, alpha=one, beta=one, scaled=True)
+
+
+def _grid(function: _Function, temperature: float) -> Tensor:
+    """Points on the input axis, dense round the steps."""
+    around = torch.linspace(-8, 8, 33) / (temperature * function.beta)
+    steps = (function.edges[:, None] + around).flatten()
+    low, high = function.limits
+    x = torch.cat([torch.linspace(low, high, 800), steps])
+    return x[(x >= low) & (x <= high)].sort().values
+
+
+def _axes(source: LayerValues, function: _Function, log: bool | None) -> tuple[Figure, Axes, Axes]:
+    figure = new_figure(4.2)
+    axes, shares = figure.subplots(1, 2, sharey=True, width_ratios=(5, 1))
+    log = source.kind == 'input' if log is None else log
+    symbol = 'w' if source.kind == 'weight' else 'x'
+    _draw_histogram(axes, function, f'{source.kind}s', log)
+    style = dict(color=FAINT, linewidth=1, linestyle=(0, (5, 4)), zorder=1.5)
+    axes.axline((0, 0), slope=1, label=f'$Q({symbol}) = {symbol}$', **style)
+    axes.set_xlim(function.limits)
+    margin = 0.08 * float(function.heights[-1] - function.heights[0])
+    axes.set_ylim(float(function.heights[0]) - margin, float(function.heights[-1]) + margin)
+    if function.scaled:
+        axes.set_xlabel(rf'scaled {source.kind} $\beta {symbol}$, with one $\beta$ a channel')
+        axes.set_ylabel(rf'level $Q({symbol})\,/\,\alpha$')
+        scales = rf'$\alpha$ and $\beta$ for each of {source.quantizer.alpha.numel()} channels'
+    else:
+        axes.set_xlabel(f'{source.kind} ${symbol}$')
+        axes.set_ylabel(f'quantized {source.kind} $Q({symbol})$')
+        scales = rf'$\alpha$ = {float(function.alpha):.4g},  $\beta$ = {float(function.beta):.4g}'
+    tidy(axes)
+    error = f'RMS error {100 * relative_error(source):.3g}% of the RMS {source.kind}'
+    set_title(figure, f'{source.layer}: {describe(source)}', f'{scales};  {error}')
+    return figure, axes, shares
+
+
+def _draw_histogram(axes: Axes, function: _Function, what: str, log: bool) -> None:
+    values = function.values.flatten().numpy()
+    counts, edges = np.histogram(values, bins=_BINS, range=function.limits)
+    behind = axes.twinx()
+    behind.set_zorder(axes.get_zorder() - 1)
+    axes.patch.set_visible(False)
+    behind.stairs(counts, edges, fill=True, color=FILL, baseline=0.5 if log else 0)
+    if log:
+        behind.set_yscale('log')
+        behind.set_ylim(bottom=0.5)
+    behind.set_axis_off()
+    outside = 1 - counts.sum() / len(values)
+    notes = ['log scale'] * log + [f'{100 * outside:.2g}% outside'] * (outside > 0)
+    label = f'{len(values):,} {what}' + (f' ({", ".join(notes)})' if notes else '')
+    axes.fill_between([], [], [], color=FILL, label=label)  # the twin has no legend of its own
+
+
+def _draw_hard(axes: Axes, function: _Function, color: str) -> None:
+    low, high = function.limits
+    x = np.concatenate([[low], function.edges.numpy(), [high]])
+    y = function.heights.numpy()
+    few = len(y) <= _FEW
+    if few:
+        axes.hlines(y, low, high, color='#C2C8CF', linewidth=0.6, zorder=1.2)
+    axes.step(
+        x,
+        np.append(y, y[-1]),
+        where='post',
+        color=color,
+        linewidth=2 if few else 1.3,
+        label='hard',
+        zorder=3,
+        gid='hard',
+    )
+
+
+def _draw_shares(axes: Axes, source: LayerValues, function: _Function) -> None:
+    shares = 100 * code_shares(source).cpu().numpy()
+    y = function.heights.numpy()
+    few = len(y) <= _FEW
+    thickness = (0.55 if few else 1.0) * float(np.diff(y).min())
+    axes.barh(y, shares, height=thickness, color=FAINT if few else BLUE, gid='shares')
+    if few:
+        for height, share in zip(y, shares, strict=True):
+            text = f'{share:.0f}%' if share >= 1 or share == 0 else f'{share:.1f}%'
+            axes.annotate(
+                text, (share, height), (4, 0), textcoords='offset points', va='center', size=8.5
+            )
+        axes.set_xlim(0, 1.45 * shares.max())
+    else:
+        axes.set_xscale('symlog', linthresh=0.1)
+        axes.set_xticks([0, 1, 100], ['0', '1', '100'])
+        axes.set_xlim(0, 100)
+    axes.set_xlabel(f'% of {source.kind}s')
+    tidy(axes)
+    axes.tick_params(left=False, labelleft=False)
+
+
+def _legend(axes: Axes, function: _Function) -> None:
+    """In the corner that a rising function leaves free, and away from a heap of zeros."""
+    place = 'upper left' if function.levels[0] < 0 else 'lower right'
+    axes.legend(loc=place, fontsize=9, handlelength=1.6, edgecolor='none', framealpha=0.85)
