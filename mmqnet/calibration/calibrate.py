@@ -57,7 +57,7 @@ def calibrate(
 
 def _weights_to_quantize(model: nn.Module) -> dict[str, QuantizedLayer]:
     return {
-        f'{name}.weight_quantizer': layer
+        f'{name}.weight_quantizer'.lstrip('.'): layer
         for name, layer in model.named_modules()
         if isinstance(layer, QuantizedLayer) and layer.weight_quantizer is not None
     }

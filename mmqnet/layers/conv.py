@@ -8,7 +8,6 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from mmcv.cnn.bricks.conv_ws import ConvAWS2d, ConvWS2d
 from torch import Tensor, nn
@@ -19,7 +18,6 @@ from mmqnet.registry import MODELS
 
 class _QuantizedConv(QuantizedLayer):
     _conv_forward: Callable[[Tensor, Tensor, Tensor | None], Tensor]
-    bias: Any
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolves ``x`` (N, C, H, W)."""
@@ -39,15 +37,16 @@ class QuantConv2dAdaptivePadding(QuantConv2d, nn.Conv2d):
         super().__init__(*args, **kwargs)
         self.padding = (0, 0)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Pads and convolves ``x`` (N, C, H, W)."""
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """Pads and convolves the quantized input: the padding is 0 as in other convolutions."""
         pads: list[int] = []
         for axis in (1, 0):  # F.pad wants the last dimension first
             extent = (self.kernel_size[axis] - 1) * self.dilation[axis] + 1
-            size, stride = x.shape[2 + axis], self.stride[axis]
+            size, stride = input.shape[2 + axis], self.stride[axis]
             total = max((math.ceil(size / stride) - 1) * stride + extent - size, 0)
             pads += [total // 2, total - total // 2]
-        return super().forward(F.pad(x, pads) if any(pads) else x)
+        padded = F.pad(input, pads) if any(pads) else input
+        return nn.Conv2d._conv_forward(self, padded, weight, bias)
 
 
 @MODELS.register_module()
@@ -59,7 +58,8 @@ class QuantConvWS2d(_QuantizedConv, ConvWS2d, nn.Conv2d):
     def effective_weight(self) -> Tensor:
         """The standardized weights, (out, in, kH, kW)."""
         flat = self.weight.flatten(1)
-        std, mean = (v.view(-1, 1, 1, 1) for v in torch.std_mean(flat, dim=1))
+        # not std_mean: its last bits differ
+        mean, std = (v.view(-1, 1, 1, 1) for v in (flat.mean(dim=1), flat.std(dim=1)))
         return (self.weight - mean) / (std + self.eps)
 
 

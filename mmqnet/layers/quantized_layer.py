@@ -29,7 +29,8 @@ class QuantizedLayer(nn.Module):
             as the residual block has quantized it.
     """
 
-    weight: Any  # the float layer's own parameter
+    weight: Any  # the float layer's own parameters
+    bias: Any
     weight_quantizer: Quantizer | None
     input_quantizer: Quantizer | None
 
@@ -93,9 +94,12 @@ class QuantizedLayer(nn.Module):
             return self.effective_weight()
         if self.training or torch.is_grad_enabled() or quantizer.observer is not None:
             return quantizer(self.effective_weight())
-        sources = [*self.parameters(recurse=False), *quantizer.parameters(), *quantizer.buffers()]
+        own = (*self.parameters(recurse=False), *self.buffers(recurse=False))
+        sources = [tensor for tensor in own if tensor is not self.bias]
         return self._weight_cache.get(
-            sources, quantizer.evaluate_soft, lambda: quantizer(self.effective_weight())
+            [*sources, *quantizer.learned_state()],
+            quantizer.state,
+            lambda: quantizer(self.effective_weight()),
         )
 
     def quantized_input(self, x: Tensor) -> Tensor:

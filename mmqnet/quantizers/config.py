@@ -158,7 +158,7 @@ def _check_thresholds(
         isinstance(value, bool) or not isinstance(value, int | float) for value in thresholds
     ):
         raise TypeError(f'`{key}` should be a name or a list of numbers, but got {thresholds!r}')
-    values = as_float32(thresholds)
+    values = as_float32([float(value) for value in thresholds])
     if len(values) != len(levels) - 1:
         raise ValueError(
             f'`{key}` should hold {len(levels) - 1} numbers for {len(levels)} levels, '

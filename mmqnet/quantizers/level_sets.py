@@ -42,7 +42,7 @@ def resolve_levels(spec: LevelSpec, key: str = 'levels') -> tuple[float, ...]:
         isinstance(level, bool) or not isinstance(level, int | float) for level in spec
     ):
         raise TypeError(f'`{key}` should be a name or a list of numbers, but got {spec!r}')
-    levels = as_float32(spec)
+    levels = as_float32([float(level) for level in spec])
     if len(levels) < 2:
         raise ValueError(f'`{key}` should hold at least 2 levels, but got {list(spec)}')
     increasing = all(low < high for low, high in pairwise(levels))
@@ -53,7 +53,7 @@ def resolve_levels(spec: LevelSpec, key: str = 'levels') -> tuple[float, ...]:
 
 def as_float32(numbers: Sequence[float]) -> tuple[float, ...]:
     """The numbers as float32 holds them, so that they equal what a checkpoint gives back."""
-    return tuple(torch.tensor([float(n) for n in numbers], dtype=torch.float32).tolist())
+    return tuple(torch.tensor(numbers, dtype=torch.float32).tolist())
 
 
 def signed_counterpart(levels: tuple[float, ...]) -> tuple[float, ...]:

@@ -100,6 +100,15 @@ class Quantizer(nn.Module):
         """Whether thresholds and scales have been initialised."""
         return self._calibrated
 
+    @property
+    def state(self) -> tuple[object, ...]:
+        """What the result depends on beside the input and :meth:`learned_state`."""
+        return self._mode, self._enabled, self._temperature, self.evaluate_soft
+
+    def learned_state(self) -> tuple[Tensor, ...]:
+        """The tensors that the result depends on: scales, thresholds and levels."""
+        return self.log_alpha, self.log_beta, self.thresholds, self.levels
+
     def set_mode(self, mode: Mode) -> None:
         """Sets what it does in training."""
         self.mode.fill_(int(mode))
