@@ -1,0 +1,194 @@
+"""The weights of an evaluation are computed once, and never stale."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+from torch import nn
+from toy_models import calibrated, weight_config
+
+from mmqnet.layers import QuantConv2d, QuantConvAWS2d, QuantLinear
+from mmqnet.layers.weight_cache import WeightCache
+from mmqnet.quantizers import Mode, soft_evaluation
+
+
+@pytest.fixture
+def layer():
+    conv = QuantConv2d(3, 4, 3, weight_quantizer=dict(levels='pm4'))
+    return calibrated(conv, torch.randn(1, 3, 5, 5)).eval()
+
+
+@pytest.fixture
+def calls(layer):
+    """Grows by one whenever the weights are quantized."""
+    found = []
+    layer.weight_quantizer.register_forward_hook(lambda *_: found.append(1))
+    return found
+
+
+def fresh(layer, x):
+    """What the layer gives without anything kept from before."""
+    return copy.deepcopy(layer)(x)
+
+
+X = torch.randn(2, 3, 5, 5, generator=torch.Generator().manual_seed(1))
+
+
+@torch.no_grad()
+def test_once_per_evaluation(layer, calls):
+    for _ in range(5):
+        out = layer(X)
+    assert len(calls) == 1
+    assert torch.equal(out, fresh(layer, X))
+
+
+@torch.no_grad()
+def test_evaluate_train_evaluate_without_a_change_keeps_it(layer, calls):
+    layer(X)
+    layer.train().eval()(X)
+    assert len(calls) == 1
+
+
+def test_with_gradients_it_is_not_kept(layer, calls):
+    layer(X)
+    layer(X)
+    assert len(calls) == 2
+
+
+@torch.inference_mode()
+def test_inference_mode(layer, calls):
+    layer(X)
+    layer(X)
+    assert len(calls) == 1
+
+
+def test_a_tensor_of_inference_mode_serves_without_gradients_too(layer):
+    with torch.inference_mode():
+        layer(X)
+    with torch.no_grad():
+        assert torch.equal(layer(X), fresh(layer, X))
+    layer.train()(X).sum().backward()
+    assert layer.weight.grad is not None
+
+
+def step(layer):
+    layer.train()(X).sum().backward()
+    torch.optim.SGD(layer.parameters(), lr=1.0).step()
+    layer.eval()
+
+
+def permute_data(layer):
+    layer.weight.data.copy_(layer.weight.data.flip(0))
+
+
+def negate_data(layer):
+    layer.weight.data.copy_(-layer.weight.data)
+
+
+def swap_two_values(layer):
+    flat = layer.weight.data.view(-1)
+    ends = torch.stack([flat.argmax(), flat.argmin()])
+    flat[ends] = flat[ends.flip(0)]
+
+
+CHANGES = dict(
+    optimizer=step,
+    state_dict=lambda m: m.load_state_dict({k: v * 2 for k, v in m.state_dict().items()
+                                            if k in ('weight', 'bias')}),
+    data_copy=lambda m: m.weight.data.copy_(torch.randn_like(m.weight)),
+    data_permuted=permute_data,
+    data_negated=negate_data,
+    data_two_swapped=swap_two_values,
+    data_assigned=lambda m: setattr(m.weight, 'data', m.weight.data * -2),
+    new_parameter=lambda m: setattr(m, 'weight', nn.Parameter(torch.randn_like(m.weight))),
+    in_place=lambda m: m.weight.neg_(),
+    alpha=lambda m: m.weight_quantizer.log_alpha.data.add_(1),
+    beta=lambda m: m.weight_quantizer.log_beta.data.add_(1),
+    thresholds=lambda m: m.weight_quantizer.thresholds.data.add_(1),
+    float_mode=lambda m: m.weight_quantizer.set_mode(Mode.FLOAT),
+    double=lambda m: m.double(),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize('change', CHANGES)
+def test_never_stale(layer, change):
+    with torch.no_grad():
+        before = layer(X)
+    context = torch.enable_grad() if change == 'optimizer' else torch.no_grad()
+    with context:
+        CHANGES[change](layer)
+    x = X.to(layer.weight.dtype)
+    with torch.no_grad():
+        after = layer(x)
+        assert torch.equal(after, fresh(layer, x))
+    assert after.dtype != before.dtype or not torch.equal(after, before)
+
+
+@torch.no_grad()
+def test_soft_evaluation_and_temperature(layer, calls):
+    hard = layer(X)
+    with soft_evaluation(layer):
+        soft = layer(X)
+        layer.weight_quantizer.set_temperature(30.0)
+        steeper = layer(X)
+    assert not torch.equal(hard, soft)
+    assert not torch.equal(soft, steeper)
+    assert torch.equal(layer(X), hard)
+    assert len(calls) == 4
+
+
+@torch.no_grad()
+def test_a_change_of_the_bias_needs_no_new_weights(layer, calls):
+    before = layer(X)
+    layer.bias.data.add_(1)
+    torch.testing.assert_close(layer(X), before + 1)
+    assert len(calls) == 1
+
+
+@torch.no_grad()
+def test_buffers_that_make_the_weights():
+    layer = QuantConvAWS2d(3, 4, 3, weight_quantizer=dict(levels='int8'))
+    calibrated(layer, X).eval()
+    before = layer(X)
+    layer.weight_gamma.data.mul_(0.5)
+    assert not torch.equal(layer(X), before)
+    assert torch.equal(layer(X), fresh(layer, X))
+
+
+@torch.no_grad()
+def test_weights_that_are_not_numbers_are_never_kept(layer, calls):
+    layer.weight.data[0] = float('nan')
+    assert layer(X).isnan().any()
+    layer.weight.data.fill_(0.1)
+    assert not layer(X).isnan().any()
+
+
+@pytest.mark.parametrize('copy_of', [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
+@torch.no_grad()
+def test_copies_do_not_carry_it(layer, copy_of):
+    size = len(pickle.dumps(layer))
+    layer(X)
+    assert len(pickle.dumps(layer)) == size
+    clone = copy_of(layer)
+    assert torch.equal(clone(X), layer(X))
+    clone.weight.data.neg_()
+    assert not torch.equal(clone(X), layer(X))
+
+
+def test_clearing_frees_the_memory():
+    cache, tensor = WeightCache(), torch.ones(3)
+    assert cache.get([tensor], None, lambda: tensor * 2).tolist() == [2, 2, 2]
+    cache.clear()
+    assert cache.get([tensor], None, lambda: tensor * 3).tolist() == [3, 3, 3]
+
+
+@torch.no_grad()
+def test_a_linear_layer_keeps_its_weights_too():
+    layer = QuantLinear(8, 4, weight_quantizer=weight_config('ternary'))
+    calibrated(layer, torch.randn(2, 8)).eval()
+    calls = []
+    layer.weight_quantizer.register_forward_hook(lambda *_: calls.append(1))
+    layer(torch.randn(2, 8))
+    layer(torch.randn(2, 8))
+    assert len(calls) == 1
