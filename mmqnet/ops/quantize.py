@@ -135,9 +135,11 @@ class _SoftQuantize(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        grads = plain.soft_backward(
-            grad, *ctx.saved_tensors, *ctx.temperatures, ctx.needs_input_grad[2]
-        )
+        arguments = (grad, *ctx.saved_tensors, *ctx.temperatures, ctx.needs_input_grad[2])
+        if ctx.call is None:
+            grads = plain.soft_backward(*arguments)
+        else:
+            grads = kernel.soft_backward(ctx.call, *arguments)
         return grads.x, None, grads.thresholds, grads.alpha, grads.beta, None, None
 
 

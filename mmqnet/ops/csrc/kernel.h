@@ -92,13 +92,26 @@ MMQ_INLINE void add_sigmoid(vf u, vf gap, Soft& sum) {
   sum.slope += weighted * (e * g);
 }
 
+// Sums term(i, sum) for i in [begin, end) by groups: rounding errors grow with the group and the number of groups, not
+// with the number of terms.
+template <typename Term>
+MMQ_INLINE void add_terms(int64_t begin, int64_t end, Soft& sum, const Term& term) {
+  while (begin < end) {
+    const int64_t stop = begin + 16 < end ? begin + 16 : end;
+    Soft group{vf{}, vf{}};
+    for (; begin < stop; ++begin) term(begin, group);
+    sum.value += group.value;
+    sum.slope += group.slope;
+  }
+}
+
 MMQ_INLINE Soft soft_dense(const SoftPlan& plan, vf x, vf beta) {
   Soft sum{all(plan.levels[0]), vf{}};
   const float* b = plan.thresholds.data();
   const float* s = plan.gaps.data();
-  for (int64_t i = 0; i < plan.n; ++i) {
-    add_sigmoid(plan.temperature * difference(x, beta, all(b[i])), all(s[i]), sum);
-  }
+  add_terms(0, plan.n, sum, [&](int64_t i, Soft& group) __attribute__((always_inline)) {
+    add_sigmoid(plan.temperature * difference(x, beta, all(b[i])), all(s[i]), group);
+  });
   return sum;
 }
 
@@ -108,9 +121,9 @@ MMQ_INLINE Soft soft_window(const SoftPlan& plan, vf x, vf beta) {
   Soft sum{gather(plan.levels.data(), first), vf{}};
   const float* b = plan.thresholds.data();
   const float* s = plan.gaps.data();
-  for (int64_t i = 0; i < plan.count; ++i) {
-    add_sigmoid(plan.temperature * difference(x, beta, gather(b + i, first)), gather(s + i, first), sum);
-  }
+  add_terms(0, plan.count, sum, [&](int64_t i, Soft& group) __attribute__((always_inline)) {
+    add_sigmoid(plan.temperature * difference(x, beta, gather(b + i, first)), gather(s + i, first), group);
+  });
   return sum;
 }
 
@@ -261,23 +274,25 @@ void fill_table(SoftPlan& plan, int64_t begin, int64_t end) {
   const double h = plan.cell_width, reach = (kWindow + 2) / plan.temperature;
   const int64_t last = static_cast<int64_t>(plan.last_cell);
   const float* b = plan.thresholds.data();
+  int64_t from = 0, to = 0;
   for (int64_t c = begin; c < end; c += kLanes) {
     const double low = plan.first_centre + (c - 0.5) * h - reach, high = low + kLanes * h + 2 * reach;
-    const int64_t from = std::lower_bound(b, b + plan.n, low) - b;
-    const int64_t to = std::upper_bound(b + from, b + plan.n, high) - b;
+    while (from < plan.n && b[from] < low) ++from;
+    while (to < plan.n && b[to] <= high) ++to;
     vf centre;
     for (int j = 0; j < kLanes; ++j) centre[j] = static_cast<float>(c + j) * plan.cell_width + plan.first_centre;
-    Soft middle{all(plan.levels[from]), vf{}};
+    // The value in the middle of the cell and the slope at its nodes.
+    Soft middle{all(plan.levels[from]), vf{}}, at[4] = {};
+    const auto sum_at = [&](float node, Soft& sum) __attribute__((always_inline)) {
+      add_terms(from, to, sum, [&](int64_t i, Soft& group) __attribute__((always_inline)) {
+        add_sigmoid((centre - b[i] + node * plan.cell_width) * plan.temperature, all(plan.gaps[i]), group);
+      });
+    };
+    sum_at(0.0f, middle);
     vf slope[4];
-    for (int k = 0; k < 4; ++k) slope[k] = vf{};
-    for (int64_t i = from; i < to; ++i) {
-      const vf distance = centre - b[i], gap = all(plan.gaps[i]);
-      add_sigmoid(distance * plan.temperature, gap, middle);
-      for (int k = 0; k < 4; ++k) {
-        Soft at{vf{}, slope[k]};
-        add_sigmoid((distance + nodes[k] * plan.cell_width) * plan.temperature, gap, at);
-        slope[k] = at.slope;
-      }
+    for (int k = 0; k < 4; ++k) {
+      sum_at(nodes[k], at[k]);
+      slope[k] = at[k].slope;
     }
     const float a = nodes[3] * nodes[3], q = nodes[2] * nodes[2];
     const vf even_outer = 0.5f * (slope[3] + slope[0]), even_inner = 0.5f * (slope[2] + slope[1]);

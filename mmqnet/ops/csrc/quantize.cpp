@@ -100,8 +100,11 @@ struct Layout {
   }
 };
 
-// Costs in cycles an element (or a table's node and threshold), measured; only their proportions matter.
-constexpr double kThresholdCost = 3.0, kGatherCost = 2.0, kTableCost = 6.0, kNodeCost = 1.5;
+// Nanoseconds an element (or a node and threshold of a table), measured on AVX2; only their proportions matter.
+constexpr double kDenseCost = 2.0, kDenseThreshold = 1.0, kWindowCost = 4.0, kWindowThreshold = 1.2;
+constexpr double kTableCost = 4.0, kTableCell = 1.0 / 6000, kNodeCost = 1.2;
+// Tensors this small (elements times thresholds) are summed in double: with few terms, rounding shows in the sums.
+constexpr int64_t kExactTerms = 8192;
 
 SoftPlan make_soft_plan(const at::Tensor& levels, const at::Tensor& thresholds, double temperature, int64_t numel,
                         Strategy wish) {
@@ -113,10 +116,10 @@ SoftPlan make_soft_plan(const at::Tensor& levels, const at::Tensor& thresholds, 
   plan.levels.assign(y, y + plan.n + 1);
   plan.thresholds.assign(b, b + plan.n);
   for (int64_t i = 0; i < plan.n; ++i) plan.gaps.push_back(y[i + 1] - y[i]);
-  double cost = kThresholdCost * plan.n;
+  double cost = kDenseCost + kDenseThreshold * plan.n;
   if (wish == Strategy::kWindow || (wish == Strategy::kAuto && plan.n > 2)) {
     if (make_window(plan)) {
-      const double window_cost = 2 * kGatherCost + (kThresholdCost + 2 * kGatherCost) * plan.count;
+      const double window_cost = kWindowCost + kWindowThreshold * plan.count;
       if (wish == Strategy::kWindow || window_cost < cost) {
         plan.strategy = Strategy::kWindow;
         cost = window_cost;
@@ -126,8 +129,8 @@ SoftPlan make_soft_plan(const at::Tensor& levels, const at::Tensor& thresholds, 
   if ((wish == Strategy::kTable || (wish == Strategy::kAuto && plan.n > 2)) && size_table(plan)) {
     const int64_t cells = static_cast<int64_t>(plan.last_cell) + 1;
     const double reached = std::min<double>(cells, 2 * (kWindow + 2) / plan.temperature / plan.cell_width);
-    const double build = kNodeCost * 5 * reached * plan.n;
-    if (wish == Strategy::kTable || build / numel + kTableCost < cost) {
+    const double build = (kNodeCost * 5 * reached * plan.n) / numel;
+    if (wish == Strategy::kTable || build + kTableCost + kTableCell * cells < cost) {
       plan.strategy = Strategy::kTable;
       plan.table.resize(8 * cells);
       at::parallel_for(0, cells, 512, [&](int64_t begin, int64_t end) { kernels().fill_table(plan, begin, end); });
@@ -222,7 +225,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> soft_backward(
   } else if (x.scalar_type() == at::kDouble) {
     exact_backward<double>(layout, grad, x, grad_x, levels, thresholds, alpha, beta, temperature,
                            backward_temperature, by_value, by_slope, by_threshold);
-  } else if (need_thresholds) {
+  } else if (need_thresholds || (strategy < 0 && x.numel() * thresholds.numel() <= kExactTerms)) {
     exact_backward<float>(layout, grad, x, grad_x, levels, thresholds, alpha, beta, temperature,
                           backward_temperature, by_value, by_slope, by_threshold);
   } else {
