@@ -1,13 +1,22 @@
 """Pictures of a quantized model: its functions, their values, its training, its detections."""
 
+from matplotlib.figure import Figure
+
 from mmqnet.visualization.detections import draw_side_by_side
 from mmqnet.visualization.gap import GapCurve, draw_gap, read_gap
+from mmqnet.visualization.loading import (
+    build_model,
+    check_calibrated,
+    load_images,
+    load_weights,
+    run_model,
+)
 from mmqnet.visualization.overview import draw_overview
 from mmqnet.visualization.sources import (
     LayerValues,
+    check_layer,
     collect_inputs,
     input_names,
-    input_values,
     weight_names,
     weight_values,
 )
@@ -15,8 +24,12 @@ from mmqnet.visualization.staircase import draw_curves, draw_staircase
 from mmqnet.visualization.style import check_picture_path, save_figure
 
 __all__ = [
+    'Figure',
     'GapCurve',
     'LayerValues',
+    'build_model',
+    'check_calibrated',
+    'check_layer',
     'check_picture_path',
     'collect_inputs',
     'draw_curves',
@@ -25,8 +38,10 @@ __all__ = [
     'draw_side_by_side',
     'draw_staircase',
     'input_names',
-    'input_values',
+    'load_images',
+    'load_weights',
     'read_gap',
+    'run_model',
     'save_figure',
     'weight_names',
     'weight_values',

@@ -55,35 +55,26 @@ def weight_values(model: nn.Module, layer: str) -> LayerValues:
     return LayerValues(layer, 'weight', quantizer, module.effective_weight().detach().float())
 
 
-def input_values(
-    model: nn.Module, layer: str, batches: Iterable[Any], forward: Callable[[Any], Any]
-) -> LayerValues:
-    """A random sample of what reaches the input quantizer of a layer or residual block.
-
-    Args:
-        model: The quantized model.
-        layer: Name of the layer or block.
-        batches: What to run the model on.
-        forward: Runs the model on one batch.
-
-    Raises:
-        ValueError: If there is no such layer, its input is in float, it is not calibrated, or no
-            batch reaches it.
-    """
-    check_layer(model, layer, 'input')
-    return collect_inputs(model, [layer], batches, forward)[layer]
-
-
 def collect_inputs(
     model: nn.Module,
     layers: Sequence[str],
     batches: Iterable[Any],
     forward: Callable[[Any], Any],
 ) -> dict[str, LayerValues]:
-    """The same as :func:`input_values` for several layers at once.
+    """A random sample of what reaches the input quantizers of layers or residual blocks.
+
+    Args:
+        model: The quantized model; it runs in evaluation mode.
+        layers: Names of the layers or blocks.
+        batches: What to run the model on.
+        forward: Runs the model on one batch.
+
+    Returns:
+        dict[str, LayerValues]: From the names to the samples and their quantizers.
 
     Raises:
-        ValueError: As :func:`input_values`.
+        ValueError: If there is no such layer, its input is in float, it is not calibrated, or no
+            batch reaches it.
     """
     quantizers = {}
     for layer in layers:

@@ -182,8 +182,8 @@ def _draw_histogram(axes: Axes, function: _Function, what: str, log: bool) -> No
         behind.set_yscale('log')
         behind.set_ylim(bottom=0.5)
     behind.set_axis_off()
-    outside = 1 - counts.sum() / len(values)
-    notes = ['log scale'] * log + [f'{100 * outside:.2g}% outside'] * (outside > 0)
+    outside = 1 - float(counts.sum()) / len(values)
+    notes = ['log scale'] * log + [f'{100 * outside:.2g}% outside'] * bool(outside > 0)
     label = f'{len(values):,} {what}' + (f' ({", ".join(notes)})' if notes else '')
     axes.fill_between([], [], [], color=FILL, label=label)  # the twin has no legend of its own
 

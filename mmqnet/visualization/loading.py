@@ -1,0 +1,106 @@
+"""From a config and a checkpoint to the model that pictures are drawn of."""
+
+import copy
+import itertools
+import pickle
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.registry import MODELS, init_default_scope
+from mmengine.runner import Runner, load_checkpoint
+from torch import nn
+
+from mmqnet.models import QuantizationReport
+from mmqnet.quantizers import quantizers_of
+from mmqnet.visualization.sources import weight_names
+
+
+def build_model(config: Config) -> nn.Module:
+    """The quantized model of a config, in evaluation mode, without weights.
+
+    Raises:
+        ValueError: If the config's model is in float.
+    """
+    init_default_scope(config.get('default_scope') or 'mmengine')
+    if config.get('data_preprocessor'):  # MMPretrain's stands outside of the model
+        config.model.setdefault('data_preprocessor', config.data_preprocessor)
+    model = MODELS.build(config.model)
+    if not isinstance(getattr(model, 'quantization_report', None), QuantizationReport):
+        raise ValueError(
+            f"`model.type` is {config.model.type!r}, a float model: 'mmqnet.QuantizedModel' with "
+            '`architecture` and `quantization` makes a quantized one'
+        )
+    model.eval()  # SSDVGG's does not return the model
+    return model
+
+
+def load_weights(model: nn.Module, path: str) -> None:
+    """Loads a checkpoint of the float or of the quantized model.
+
+    MMEngine only warns of weights that are missing or do not fit, and leaves random ones: here they
+    are refused for all quantized layers.
+
+    Raises:
+        FileNotFoundError: If the file does not exist.
+        ValueError: If it is no checkpoint, or one of another model.
+    """
+    if '://' not in path and not Path(path).is_file():
+        raise FileNotFoundError(f'the checkpoint {path!r} does not exist')
+    try:
+        checkpoint = load_checkpoint(model, path, map_location='cpu')
+    except (AttributeError, EOFError, KeyError, RuntimeError, pickle.UnpicklingError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(f'{path!r} cannot be read as a checkpoint: {reason}') from error
+    saved = checkpoint.get('state_dict', checkpoint)
+    for name in weight_names(model):
+        _check_weight(model, f'{name}.weight', saved, path)
+
+
+def check_calibrated(model: nn.Module, path: str) -> None:
+    """Refuses a model whose checkpoint brought no scales and thresholds.
+
+    Raises:
+        ValueError: If a quantizer has not been calibrated.
+    """
+    pending = [name for name, q in quantizers_of(model).items() if not q.is_calibrated]
+    if pending:
+        raise ValueError(
+            f'{path!r} does not hold `{pending[0]}` ({len(pending)} quantizers are missing): it '
+            'is of the float model, or of a training that had not calibrated yet'
+        )
+
+
+def load_images(config: Config, key: str, count: int) -> Iterator[Any]:
+    """The first ``count`` images that a config's data loader gives, in batches of one.
+
+    Args:
+        config: The config.
+        key: Such as ``'val_dataloader'``.
+        count: How many images.
+    """
+    if not config.get(key):
+        raise ValueError(f'the config has no `{key}`')
+    loader = copy.deepcopy(config[key])
+    loader.update(batch_size=1, num_workers=0, persistent_workers=False)
+    for unused in ('batch_sampler', 'prefetch_factor'):
+        loader.pop(unused, None)
+    yield from itertools.islice(Runner.build_dataloader(loader, seed=0), count)
+
+
+def run_model(model: nn.Module, batch: Any) -> None:
+    """Runs the model on a batch, up to its raw outputs."""
+    data = model.data_preprocessor(batch, False)  # type: ignore[operator]
+    model(**data, mode='tensor') if isinstance(data, dict) else model(*data, mode='tensor')
+
+
+def _check_weight(model: nn.Module, key: str, saved: Mapping[str, Any], path: str) -> None:
+    found = saved.get(key, saved.get(f'module.{key}'))
+    shape = tuple(model.get_parameter(key).shape)
+    if found is None:
+        raise ValueError(f'{path!r} holds no `{key}`: is it of another model?')
+    if tuple(found.shape) != shape:
+        raise ValueError(
+            f'`{key}` should be of the shape {shape}, but is {tuple(found.shape)} in {path!r}'
+        )

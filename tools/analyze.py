@@ -1,0 +1,123 @@
+"""Pictures of a quantized model and of its training, and what a config quantizes."""
+
+import argparse
+import sys
+
+from mmengine.config import Config, DictAction
+from mmengine.logging import MMLogger
+from torch import nn
+
+import mmqnet  # noqa: F401 -- repairs upstream faults before anything else is imported
+from mmqnet import visualization as vis
+from mmqnet.calibration import calibrate
+from mmqnet.engine.launch import load_config
+
+Parser = argparse.ArgumentParser
+
+
+def parse_args(args: list[str] | None = None) -> argparse.Namespace:
+    config, checkpoint, layer, data, out = (Parser(add_help=False) for _ in range(5))
+    config.add_argument('config', help='config file of the quantized model')
+    config.add_argument(
+        '--cfg-options', nargs='+', action=DictAction, help='settings that override the config'
+    )
+    config.set_defaults(launcher='none', local_rank=0, work_dir=None)
+    checkpoint.add_argument('checkpoint', help='checkpoint of the quantized model')
+    checkpoint.add_argument(
+        '--calibrate',
+        type=positive,
+        nargs='?',
+        const=64,
+        metavar='N',
+        help='take a checkpoint of the float model and initialise the quantizers as a training '
+        'would: from the weights and, for activations, N training images (default 64)',
+    )
+    layer.add_argument('layer', help='name of a layer, or of a residual block for its input')
+    data.add_argument(
+        '--data', type=positive, metavar='N', help='draw activations, seen on N validation images'
+    )
+    out.add_argument('--out', required=True, help='picture to write: .png, .svg, .pdf, ..')
+
+    parser = Parser(description=__doc__)
+    commands = parser.add_subparsers(dest='command', required=True)
+
+    def add(name: str, text: str, *parents: Parser) -> Parser:
+        return commands.add_parser(name, parents=parents, help=text, description=f'{text}.')
+
+    of_layer = (config, checkpoint, layer, data, out)
+    add('staircase', 'Hard function of a layer over the histogram of its values', *of_layer)
+    curves = add('curves', 'Soft functions of a layer beside the hard one', *of_layer)
+    curves.add_argument(
+        '--temperatures', type=float, nargs='+', default=[1, 5, 15, 50], metavar='T'
+    )
+    of_model = (config, checkpoint, data, out)
+    add('overview', 'Scales, levels in use and errors of all layers', *of_model)
+    gap = add('gap', 'Metric with soft and hard functions over a training', out)
+    gap.add_argument('log', help='scalars.json of a run, or its work dir')
+    gap.add_argument('--metric', help='default: the first one in the log')
+    add('report', 'Print what a config quantizes, layer by layer', config)
+    return parser.parse_args(args)
+
+
+def positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f'should be a positive integer, but got {text!r}')
+    return int(text)
+
+
+def load_model(args: argparse.Namespace, config: Config) -> nn.Module:
+    """The model with its weights, calibrated."""
+    model = vis.build_model(config)
+    if args.command != 'overview':  # a wrong name is told before the long work
+        vis.check_layer(model, args.layer, 'input' if args.data else 'weight')
+    vis.load_weights(model, args.checkpoint)
+    if args.calibrate:
+        images = vis.load_images(config, 'train_dataloader', args.calibrate)
+        done = calibrate(model, images, lambda batch: vis.run_model(model, batch))
+        print(f'initialised {len(done)} quantizers')
+    vis.check_calibrated(model, args.checkpoint)
+    return model
+
+
+def draw_model(args: argparse.Namespace) -> vis.Figure:
+    loaders = ['train_dataloader'] * bool(args.calibrate) + ['val_dataloader'] * bool(args.data)
+    config = load_config(args, tuple(loaders))
+    model = load_model(args, config)
+    images = vis.load_images(config, 'val_dataloader', args.data or 0)
+
+    def collect(names: list[str]) -> dict[str, vis.LayerValues]:
+        return vis.collect_inputs(model, names, images, lambda batch: vis.run_model(model, batch))
+
+    if args.command == 'overview':
+        return vis.draw_overview(model, collect(vis.input_names(model)) if args.data else None)
+    name = args.layer
+    source = collect([name])[name] if args.data else vis.weight_values(model, name)
+    if args.command == 'curves':
+        return vis.draw_curves(source, args.temperatures)
+    return vis.draw_staircase(source)
+
+
+def run(args: argparse.Namespace) -> None:
+    if args.command == 'report':
+        print(vis.build_model(load_config(args, ())).quantization_report.table())
+        return
+    vis.check_picture_path(args.out)
+    if args.command == 'gap':
+        figure = vis.draw_gap(vis.read_gap(args.log, args.metric))
+    else:
+        figure = draw_model(args)
+    vis.save_figure(figure, args.out)
+    print(f'written to {args.out}')
+
+
+def main(args: list[str] | None = None) -> None:
+    parsed = parse_args(args)
+    MMLogger.get_instance('analyze', log_level='WARNING')  # the report of a model is not news here
+    try:
+        run(parsed)
+    except (ValueError, OSError) as error:
+        sys.exit(f'analyze.py: error: {error}')
+
+
+if __name__ == '__main__':
+    main()
