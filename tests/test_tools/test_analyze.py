@@ -1,0 +1,144 @@
+"""tools/analyze.py on a small real model, its checkpoints and images."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.runner import save_checkpoint
+from synthetic_data import write_imagenet
+from toy_models import build, calibrated, classifier, quantized
+
+pytest.importorskip('mmpretrain')
+TOOL = Path(__file__).parents[2] / 'tools' / 'analyze.py'
+LAYER = 'backbone.layer1.0.conv2'
+
+
+def loader(root: Path, split: str) -> dict:
+    dataset = dict(
+        type='CustomDataset',
+        data_root=str(root),
+        ann_file=f'meta/{split}.txt',
+        data_prefix=split,
+        pipeline=[dict(type='LoadImageFromFile'), dict(type='PackInputs')],
+    )
+    sampler = dict(type='DefaultSampler', shuffle=False)
+    return dict(batch_size=2, num_workers=1, dataset=dataset, sampler=sampler)
+
+
+@pytest.fixture(scope='module')
+def files(tmp_path_factory) -> Path:
+    """A folder with configs, checkpoints and images; the current one during the test."""
+    root = tmp_path_factory.mktemp('analyze')
+    write_imagenet(root / 'data', 3, 3)
+    common = dict(
+        default_scope='mmpretrain',
+        train_dataloader=loader(root / 'data', 'train'),
+        val_dataloader=loader(root / 'data', 'val'),
+    )
+    for name, model in (('float', classifier()), ('quantized', quantized(classifier()))):
+        Config(dict(model=model, **common)).dump(root / f'{name}.py')
+    model = build(classifier(), 'mmpretrain')
+    save_checkpoint(dict(state_dict=model.state_dict()), str(root / 'float.pth'))
+    model = calibrated(build(quantized(classifier()), 'mmpretrain'), torch.randn(2, 3, 96, 96))
+    save_checkpoint(dict(state_dict=model.state_dict()), str(root / 'quantized.pth'))
+    (root / 'broken.pth').write_text('no checkpoint')
+    return root
+
+
+@pytest.fixture
+def analyze(files, monkeypatch, capsys):
+    """Runs the tool; what it prints."""
+    monkeypatch.chdir(files)
+    spec = importlib.util.spec_from_file_location('analyze', TOOL)
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+
+    def run(*args: str) -> str:
+        tool.main(list(args))
+        return capsys.readouterr().out
+
+    return run
+
+
+@pytest.mark.parametrize(
+    'args',
+    [
+        ('staircase', 'quantized.py', 'quantized.pth', LAYER),
+        ('staircase', 'quantized.py', 'quantized.pth', LAYER, '--data', '2'),
+        ('curves', 'quantized.py', 'quantized.pth', LAYER, '--temperatures', '2', '30'),
+        ('curves', 'quantized.py', 'quantized.pth', 'backbone.layer1.0', '--data', '1'),
+        ('overview', 'quantized.py', 'quantized.pth', '--data', '1'),
+        ('overview', 'quantized.py', 'quantized.pth'),
+        ('staircase', 'quantized.py', 'float.pth', LAYER, '--calibrate', '2'),
+    ],
+)
+def test_pictures(analyze, tmp_path, args):
+    out = tmp_path / 'picture.png'
+    assert f'written to {out}' in analyze(*args, '--out', str(out))
+    assert out.read_bytes().startswith(b'\x89PNG')
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_gap_as_svg(analyze, tmp_path):
+    log = tmp_path / 'run' / 'vis_data' / 'scalars.json'
+    log.parent.mkdir(parents=True)
+    log.write_text('{"gap/soft/top1": 60.0, "gap/hard/top1": 59.0, "step": 1}\n')
+    analyze('gap', str(tmp_path), '--out', str(tmp_path / 'gap.svg'))
+    assert '<svg' in (tmp_path / 'gap.svg').read_text()
+
+
+def test_report(analyze):
+    text = analyze('report', 'quantized.py')
+    assert text.count('backbone.layer1.0.conv2') == 1
+    assert 'last layer' in text
+
+
+@pytest.mark.parametrize(
+    ('args', 'message'),
+    [
+        (('quantized.py', 'quantized.pth', 'backbone.layer1.0.conv'), "did you mean ['backbone.l"),
+        (('quantized.py', 'quantized.pth', 'backbone.conv1'), "'backbone.conv1' (Conv2d) does not"),
+        (
+            ('quantized.py', 'quantized.pth', 'backbone.layer1.0.conv1', '--data', '1'),
+            "the residual block 'backbone.layer1.0' quantizes it",
+        ),
+        (('nowhere.py', 'quantized.pth', LAYER), "config file 'nowhere.py' does not exist"),
+        (('quantized.py', 'nowhere.pth', LAYER), "checkpoint 'nowhere.pth' does not exist"),
+        (('quantized.py', 'broken.pth', LAYER), "'broken.pth' cannot be read as a checkpoint"),
+        (('quantized.py', 'float.pth', LAYER), 'it is of the float model'),
+        (('float.py', 'float.pth', LAYER), "'ImageClassifier', a float model"),
+        (('quantized.py', 'other.pth', LAYER), "'other.pth' holds no `backbone.layer1.0.conv1.w"),
+        (('quantized.py', 'wide.pth', LAYER), 'should be of the shape (8, 8, 3, 3), but is (16, '),
+        (
+            (
+                *('quantized.py', 'quantized.pth', LAYER, '--data', '1'),
+                *('--cfg-options', 'val_dataloader.dataset.ann_file=x.txt'),
+            ),
+            '`val_dataloader.dataset.ann_file`',
+        ),
+    ],
+)
+def test_one_line_says_what_is_wrong(analyze, files, tmp_path, args, message):
+    save_checkpoint(dict(state_dict={'a': torch.zeros(1)}), str(files / 'other.pth'))
+    wide = {f'{LAYER[:-1]}1.weight': torch.zeros(16, 8, 3, 3)}
+    save_checkpoint(dict(state_dict=wide), str(files / 'wide.pth'))
+    with pytest.raises(SystemExit) as error:
+        analyze('staircase', *args, '--out', str(tmp_path / 'a.png'))
+    assert str(error.value).startswith('analyze.py: error: ')
+    assert message in str(error.value)
+    assert '\n' not in str(error.value)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(('option', 'value'), [('--data', '0'), ('--calibrate', 'x')])
+def test_counts_are_positive(analyze, capsys, option, value):
+    with pytest.raises(SystemExit):
+        analyze('staircase', 'a.py', 'a.pth', 'x', '--out', 'a.png', option, value)
+    assert f'should be a positive integer, but got {value!r}' in capsys.readouterr().err
+
+
+def test_unfit_picture_name_is_told_first(analyze):
+    with pytest.raises(SystemExit, match='a picture should end in'):
+        analyze('staircase', 'nowhere.py', 'a.pth', 'x', '--out', 'picture')
