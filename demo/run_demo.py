@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 OUT_DIR = Path('work_dirs/demo')
 DATA_DIR = Path('data/digits')
 FLOAT_CONFIG = Path('configs/demo/ssd_r18_digits.py')
-QUANTIZED_CONFIG = Path('configs/demo/ssd_r18_w3-a8_digits.py')
+QUANTIZED_CONFIG = Path('configs/demo/ssd_r18_w3-a8u_digits.py')
 LOG = OUT_DIR / 'log.txt'
 # Said before each step; measured on two cores.
 MINUTES = dict(data=0.5, float=6.5, quantized=7, test=0.3, pictures=0.3)
