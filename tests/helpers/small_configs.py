@@ -1,0 +1,128 @@
+"""The shipped configs at a size that two cores train in seconds, on data of `synthetic_data`."""
+
+import argparse
+import copy
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config, ConfigDict
+from synthetic_data import write_coco, write_imagenet, write_voc
+
+from mmqnet.engine.launch import load_config
+
+ITERATIONS = 3  # one for each phase
+_BATCH = {'mmdet': 1, 'mmpretrain': 2}  # a classifier's batch normalization asks for two
+
+
+def write_all_data(root: Path) -> None:
+    """Writes what the configs look for below ``data/``."""
+    for name, classes, ann_file, folder in (
+        ('coco', ('person', 'car'), 'annotations/instances_{}2017.json', '{}2017'),
+        ('digits', tuple('0123456789'), 'annotations/{}.json', '{}'),
+    ):
+        splits = {
+            split: (ann_file.format(split), folder.format(split), count)
+            for split, count in (('train', ITERATIONS), ('val', 1))
+        }
+        write_coco(root / 'data' / name, splits, classes)
+    write_voc(root / 'data' / 'VOCdevkit', ITERATIONS, 1)
+    write_imagenet(root / 'data' / 'imagenet', 2 * ITERATIONS, 2)
+
+
+def load(path: Path) -> Config:
+    """Loads a config as the tools do, but without looking for its data."""
+    arguments = dict(launcher='none', local_rank=0, cfg_options=None, work_dir=None)
+    had_rank = 'LOCAL_RANK' in os.environ
+    config = load_config(argparse.Namespace(config=str(path), **arguments), ())
+    if not had_rank:
+        os.environ.pop('LOCAL_RANK', None)
+    return config
+
+
+def shrink(config: Config) -> Config:
+    """A copy with a small model, small images, one short epoch and nothing to download.
+
+    It runs in the folder that was given to :func:`write_all_data`.
+    """
+    config = copy.deepcopy(config)
+    size = 224 if config.model.backbone.type == 'mmqnet.AlexNetBN' else 64
+    for settings in _dicts(config._cfg_dict):
+        _shrink_settings(settings, size)
+    batch = _BATCH[config.default_scope]
+    for key in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+        config[key].update(batch_size=batch, num_workers=0, persistent_workers=False)
+    config.train_cfg.update(max_epochs=1, val_interval=1)
+    config.default_hooks.checkpoint.update(interval=-1, save_last=False)
+    config.update(load_from=None, log_level='ERROR', randomness=dict(seed=0))
+    _shrink_model(config.model)
+    return config
+
+
+def _dicts(value: Any) -> Iterator[ConfigDict]:
+    if isinstance(value, dict):
+        yield value
+        for item in list(value.values()):
+            yield from _dicts(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _dicts(item)
+
+
+def _shrink_settings(settings: ConfigDict, size: int) -> None:
+    kind = settings.get('type')
+    if (settings.get('init_cfg') or {}).get('type') == 'Pretrained':
+        settings.init_cfg = None
+    if kind in ('Resize', 'RandomResizedCrop'):
+        settings.scale = (size, size)
+    elif kind == 'ResizeEdge':
+        settings.scale = size
+    elif kind in ('RandomCrop', 'CenterCrop'):
+        settings.crop_size = size
+    elif kind == 'RepeatDataset':
+        settings.times = 1
+
+
+def _shrink_model(model: ConfigDict) -> None:
+    kind = model.backbone.type
+    if kind == 'SSDVGG':
+        _shrink_ssd(model)
+    elif kind == 'mmqnet.AlexNetBN':
+        model.backbone.update(channels=(8, 16, 16, 16, 16), hidden_channels=32)
+        model.head.in_channels = 32
+    else:
+        _shrink_resnet(model)
+
+
+def _shrink_ssd(model: ConfigDict) -> None:
+    """Four of the levels, of which images of 64 pixels leave 8, 4, 2 and 1 cells a side."""
+    channels = (512, 1024, 64, 64)
+    model.neck.update(out_channels=channels, level_strides=(2, 2), level_paddings=(1, 1))
+    model.neck.pop('last_kernel_size', None)
+    model.bbox_head.in_channels = channels
+    anchors = model.bbox_head.anchor_generator
+    anchors.update(strides=anchors.strides[:4], ratios=anchors.ratios[:4])
+
+
+def _shrink_resnet(model: ConfigDict) -> None:
+    model.backbone.update(base_channels=8, stem_channels=8)
+    widths = [width * (4 if model.backbone.depth >= 50 else 1) for width in (8, 16, 32, 64)]
+    if 'head' in model:
+        model.head.in_channels = widths[-1]
+    elif model.neck.type == 'SSDNeck':
+        channels = (*widths[1:], 32)
+        model.neck.update(in_channels=tuple(widths[1:]), out_channels=channels)
+        model.bbox_head.in_channels = channels
+    else:
+        model.neck.update(in_channels=widths, out_channels=16)
+        _shrink_heads(model)
+
+
+def _shrink_heads(model: ConfigDict) -> None:
+    for key in ('bbox_head', 'rpn_head'):
+        if key in model:
+            model[key].update(in_channels=16, feat_channels=16)
+    if 'roi_head' in model:
+        model.roi_head.bbox_roi_extractor.out_channels = 16
+        model.roi_head.bbox_head.update(in_channels=16, fc_out_channels=32)

@@ -1,0 +1,233 @@
+"""Every shipped config: loaded, checked, and at a small size calibrated, trained and evaluated."""
+
+import functools
+import gc
+import math
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import HOOKS as MMENGINE_HOOKS
+from mmengine.registry import MODELS as MMENGINE_MODELS
+from mmengine.registry import init_default_scope
+from mmengine.utils import get_installed_path
+from small_configs import ITERATIONS, load, shrink, write_all_data
+
+from mmqnet.calibration import thresholds
+from mmqnet.engine.launch import build_runner
+from mmqnet.layers import QuantizedLayer, parameter_roles
+from mmqnet.models import QuantizationConfig
+from mmqnet.quantizers import Mode, quantizers_of, resolve_levels
+
+CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
+FILES = sorted(p.relative_to(CONFIGS).as_posix() for p in CONFIGS.rglob('*.py'))
+BASES = [name for name in FILES if '_base_/' in name]
+MODELS = [name for name in FILES if '_base_/' not in name]
+FLOAT = ['alexnet/alexnet-bn_8xb32_in1k.py', 'demo/ssd_r18_digits.py']
+QUANTIZED = [name for name in MODELS if name not in FLOAT]
+RECIPES = [Path(name).stem for name in BASES if name.startswith('_base_/quantization/')]
+
+# what the letters of a recipe's name stand for, in numbers of levels
+WEIGHTS = {'w1': 2, 'w2': 3, 'w3pm2': 5, 'w3': 7, 'w4': 15, 'w5': 31, 'w8': 255, 'w32': None}
+ACTIVATIONS = {'a1': 2, 'a2': 4, 'a3': 8, 'a4': 16, 'a8': 256, 'a8u': 256, 'a32': None}
+
+
+@functools.cache
+def config_of(name: str) -> Config:
+    return load(CONFIGS / name)
+
+
+def recipe_of(name: str) -> str:
+    return re.search(r'w\d+(pm\d)?-a\d+u?', Path(name).stem)[0]
+
+
+def levels_of(quantization: dict, kind: str) -> int | None:
+    settings = quantization.get(kind)
+    return None if settings is None else len(resolve_levels(settings['levels']))
+
+
+@pytest.mark.parametrize('name', BASES)
+def test_base_file_loads(name):
+    assert len(Config.fromfile(CONFIGS / name)) > 0
+
+
+def test_every_recipe_is_there():
+    assert set(RECIPES) >= {
+        *('w1-a32', 'w2-a32', 'w3pm2-a32', 'w3-a32', 'w5-a32', 'w32-a2'),
+        *('w1-a1', 'w1-a2', 'w2-a2', 'w3-a3', 'w4-a4', 'w3-a8', 'w8-a8', 'w3-a8u', 'w8-a8u'),
+    }
+
+
+@pytest.mark.parametrize('recipe', RECIPES)
+def test_recipe(recipe):
+    config = Config.fromfile(CONFIGS / '_base_' / 'quantization' / f'{recipe}.py')
+    # two base files may not share a key
+    assert set(config) == {'quantization', 'quantization_hooks'}
+    QuantizationConfig.from_dict(config.quantization)
+    weights, activations = recipe.split('-')
+    assert levels_of(config.quantization, 'weight') == WEIGHTS[weights]
+    assert levels_of(config.quantization, 'activation') == ACTIVATIONS[activations]
+    both = WEIGHTS[weights] is not None and ACTIVATIONS[activations] is not None
+    phases = config.quantization_hooks.get('phases', {'schedule': []})['schedule']
+    assert len(phases) == (3 if both else 0)
+    if recipe.endswith('u'):
+        assert config.quantization.activation.thresholds == 'uniform'
+
+
+@pytest.mark.parametrize('name', QUANTIZED)
+def test_quantized_config(name):
+    config = config_of(name)
+    QuantizationConfig.from_dict(config.model.quantization)
+    weights, activations = recipe_of(name).split('-')
+    assert levels_of(config.model.quantization, 'weight') == WEIGHTS[weights]
+    assert levels_of(config.model.quantization, 'activation') == ACTIVATIONS[activations]
+    hooks = {k: v for k, v in config.default_hooks.items() if v['type'].startswith('mmqnet.')}
+    assert set(hooks) == set(config.quantization_hooks)
+    for hook in hooks.values():
+        MMENGINE_HOOKS.build(hook)
+
+
+@pytest.mark.parametrize('name', [name for name in QUANTIZED if not name.startswith('demo/')])
+def test_float_checkpoint(name):
+    source = config_of(name).load_from
+    if 'scratch' in name:
+        assert source is None
+    elif name.startswith('alexnet/'):
+        assert source == f'work_dirs/{Path(FLOAT[0]).stem}/epoch_100.pth'
+        assert config_of(FLOAT[0]).train_cfg.max_epochs == 100
+    else:
+        assert re.fullmatch(r'https://[\w./-]+_\d{8}(_\d{6})?-[0-9a-f]{8}\.pth', source)
+        assert 'voc0712' in name or Path(source).name in upstream_metafiles(name)
+
+
+def upstream_metafiles(name: str) -> str:
+    """Text of the metafiles of the package that a config inherits from."""
+    package = 'mmpretrain' if name.endswith('in1k.py') else 'mmdet'
+    folder = name.split('/')[0].replace('ablation', 'resnet')
+    path = Path(get_installed_path(package), '.mim', 'configs', folder, 'metafile.yml')
+    return path.read_text()
+
+
+# passes over the data, steps of the rate, rates of quantized and other parameters, weight decay,
+# largest norm of the gradients, k in T = k * epoch
+PAPER = {
+    'ssd/ssd300_w3-a8_voc0712.py': (100, [70, 90], 1e-5, 1e-7, 5e-4, 20, 10),
+    'ssd/ssd300_w3-a8_coco.py': (100, [70, 90], 1e-5, 1e-7, 5e-4, 20, 10),
+    'ssd/ssd512_w4-a4_coco.py': (100, [70, 90], 1e-5, 1e-7, 5e-4, 20, 10),
+    'resnet/resnet18_w1-a2_in1k.py': (55, [30, 45], 1e-3, 1e-3, 1e-4, 5, 5),
+    'resnet/resnet50_w5-a32_in1k.py': (55, [30, 45], 1e-3, 1e-3, 1e-4, 5, 5),
+    'alexnet/alexnet-bn_w1-a1_in1k.py': (55, [25, 40], 1e-3, 1e-3, 5e-4, 5, 10),
+}
+
+
+@pytest.mark.parametrize('name', PAPER)
+def test_training_is_the_papers(name):
+    passes, steps, quantized, other, decay, norm, slope = PAPER[name]
+    config = config_of(name)
+    repeats = config.train_dataloader.dataset.get('times', 1)
+    assert config.train_cfg.max_epochs * repeats == passes
+    schedulers = config.param_scheduler
+    (scheduler,) = schedulers if isinstance(schedulers, list) else [schedulers]
+    assert [step * repeats for step in scheduler.milestones] == steps
+    wrapper = config.optim_wrapper
+    assert (wrapper.optimizer.type, wrapper.optimizer.momentum) == ('SGD', 0.9)
+    assert wrapper.optimizer.weight_decay == decay
+    assert wrapper.clip_grad.max_norm == norm
+    assert wrapper.paramwise_cfg == dict(quantized=dict(lr=quantized), other=dict(lr=other))
+    assert config.default_hooks.temperature.weight.slope == slope
+
+
+# one config of each architecture, its quantized layers, and those left in float
+FULL_SIZE = {
+    'ssd/ssd300_w3-a8_coco.py': (13, {'backbone.features.0', 'backbone.features.33'}),
+    'retinanet/retinanet_r18_fpn_w3-a8_1x_coco.py': (
+        19 + 3 + 5 + 8,
+        {'backbone.conv1', 'bbox_head.retina_cls', 'bbox_head.retina_reg'},
+    ),
+    'faster_rcnn/faster-rcnn_r50_fpn_w3-a8_1x_coco.py': (
+        52 + 4 + 4 + 2,
+        {'backbone.conv1', 'rpn_head.rpn_cls', 'roi_head.bbox_head.fc_cls'},
+    ),
+    'resnet/resnet18_w3-a32_in1k.py': (19, {'backbone.conv1', 'head.fc'}),
+    'alexnet/alexnet-bn_w3-a32_in1k.py': (6, {'backbone.features.0', 'head.fc'}),
+}
+
+
+@pytest.mark.parametrize('name', FULL_SIZE)
+def test_full_size(name):
+    """What is quantized; the class of the model and its checkpoint keys are the float model's."""
+    config = config_of(name)
+    settings = {k: v for k, v in config.model.items() if k not in ('architecture', 'quantization')}
+    init_default_scope(config.default_scope)
+    model = MMENGINE_MODELS.build(config.model)
+    count, in_float = FULL_SIZE[name]
+    report = model.quantization_report
+    assert len(report.quantized) in range(count, count + 2)  # Faster R-CNN: with rpn_conv or not
+    assert in_float <= {layer.name for layer in report.skipped}
+    assert type(model).__name__ == config.model.architecture
+    settings['type'] = config.model.architecture
+    keys = MMENGINE_MODELS.build(settings).state_dict().keys()
+    prefixes = tuple(f'{name}.' for name in quantizers_of(model))
+    assert {key for key in model.state_dict() if not key.startswith(prefixes)} == set(keys)
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('configs')
+    write_all_data(folder)
+    return folder
+
+
+@pytest.fixture
+def small_run(data, monkeypatch, tmp_path):
+    """Runs the training of a shrunk config in the folder of the data."""
+    monkeypatch.chdir(data)
+    # what takes most of a run of seconds: formatting the config as text, k-means of large layers
+    # for many levels, and collecting garbage among all that earlier tests have imported
+    monkeypatch.setattr(Config, 'pretty_text', property(lambda self: str(self._cfg_dict)))
+    exact = thresholds.kmeans_1d
+    monkeypatch.setattr(
+        thresholds, 'kmeans_1d', lambda x, k: exact(x[:: math.ceil(len(x) / 8192)], k)
+    )
+    gc.freeze()
+
+    def run(name):
+        config = shrink(config_of(name))
+        config.work_dir = str(tmp_path)
+        runner = build_runner(config)
+        runner.train()
+        return runner
+
+    yield run
+    gc.unfreeze()
+
+
+@pytest.mark.parametrize('name', MODELS)
+def test_calibrates_trains_and_evaluates(name, small_run):
+    runner = small_run(name)
+    model = runner.model
+    assert runner.iter == ITERATIONS
+    assert all(p.isfinite().all() for p in model.parameters())
+    quantizers = quantizers_of(model).values()
+    assert bool(quantizers) == (name in QUANTIZED)
+    assert all(q.is_calibrated and int(q.mode) == Mode.LEARNED for q in quantizers)
+    model.eval()
+    with torch.no_grad():
+        for layer in model.modules():
+            if isinstance(layer, QuantizedLayer) and layer.weight_quantizer is not None:
+                allowed = len(layer.weight_quantizer.levels)
+                assert len(layer.quantized_weight().unique()) <= allowed
+    if name in QUANTIZED and not name.startswith('demo/'):
+        check_rates(runner)
+
+
+def check_rates(runner):
+    settings = runner.cfg.optim_wrapper.paramwise_cfg
+    names = {id(p): name for name, p in runner.model.named_parameters()}
+    roles = parameter_roles(runner.model)
+    for group in runner.optim_wrapper.optimizer.param_groups:
+        role = roles[names[id(group['params'][0])]]
+        assert group['initial_lr'] == settings.get(role, runner.cfg.optim_wrapper.optimizer).lr
+        assert role != 'scale' or group['weight_decay'] == 0
