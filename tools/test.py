@@ -2,13 +2,12 @@
 
 import argparse
 import contextlib
-from pathlib import Path
 
 from mmengine.config import Config, ConfigDict
 from mmengine.evaluator import DumpResults
 
 import mmqnet  # noqa: F401 -- repairs upstream faults before anything else is imported
-from mmqnet.engine.launch import add_arguments, build_runner, load_config
+from mmqnet.engine.launch import add_arguments, build_runner, check_checkpoint, load_config
 from mmqnet.quantizers import soft_evaluation
 
 
@@ -54,8 +53,7 @@ def main() -> None:
     if args.out and not args.out.endswith(('.pkl', '.pickle')):
         raise ValueError(f'--out should end in .pkl or .pickle, but got {args.out!r}')
     config = load_config(args, ('test_dataloader',))
-    if '://' not in args.checkpoint and not Path(args.checkpoint).is_file():
-        raise FileNotFoundError(f'the checkpoint {args.checkpoint!r} does not exist')
+    check_checkpoint(args.checkpoint)
     config.load_from = args.checkpoint
     if args.show or args.show_dir:
         show_predictions(config, args)

@@ -3,7 +3,13 @@
 import argparse
 
 import mmqnet  # noqa: F401 -- repairs upstream faults before anything else is imported
-from mmqnet.engine.launch import add_arguments, build_runner, load_config
+from mmqnet.engine.launch import (
+    add_arguments,
+    build_runner,
+    check_checkpoint,
+    load_config,
+    resume,
+)
 
 
 def parse_args() -> argparse.Namespace:
@@ -34,8 +40,9 @@ def main() -> None:
             raise ValueError('--auto-scale-lr needs `auto_scale_lr.base_batch_size` in the config')
         config.auto_scale_lr.enable = True
     if args.resume is not None:
-        config.resume = True
-        config.load_from = None if args.resume == 'auto' else args.resume
+        resume(config, args.resume)
+    if config.get('load_from'):
+        check_checkpoint(config.load_from)
     build_runner(config).train()
 
 

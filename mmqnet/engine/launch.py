@@ -8,7 +8,7 @@ from typing import Any
 
 from mmengine.config import Config, DictAction
 from mmengine.registry import RUNNERS
-from mmengine.runner import Runner
+from mmengine.runner import Runner, find_latest_checkpoint
 
 # What MMPretrain's own tools fill in; its configs leave it out.
 _MMPRETRAIN_LOADER = dict(
@@ -61,6 +61,36 @@ def load_config(args: argparse.Namespace, loaders: tuple[str, ...]) -> Config:
     for key in loaders:
         _check_files(config, key)
     return config
+
+
+def resume(config: Config, checkpoint: str) -> None:
+    """Makes the run that a config describes go on where it was stopped.
+
+    Args:
+        config: Changed in place.
+        checkpoint: Path of a checkpoint, or ``'auto'`` for the latest one in the work dir. Without
+            one there, as after a stop before the first checkpoint, the run starts from the
+            beginning, with the weights that the config loads.
+
+    Raises:
+        FileNotFoundError: If the checkpoint does not exist.
+    """
+    if checkpoint == 'auto':
+        if find_latest_checkpoint(config.work_dir) is not None:
+            config.resume, config.load_from = True, None
+        return
+    check_checkpoint(checkpoint)
+    config.resume, config.load_from = True, checkpoint
+
+
+def check_checkpoint(checkpoint: str) -> None:
+    """Looks for a checkpoint before the long work of building a model.
+
+    Raises:
+        FileNotFoundError: If it is a local path that does not exist.
+    """
+    if '://' not in checkpoint and not Path(checkpoint).is_file():
+        raise FileNotFoundError(f'the checkpoint {checkpoint!r} does not exist')
 
 
 def build_runner(config: Config) -> Runner:

@@ -9,7 +9,7 @@ from mmengine.runner import Runner
 
 from mmqnet.engine.progress import progress_of
 from mmqnet.engine.schedules import Phase, PhaseSchedule
-from mmqnet.engine.unwrap import unwrap
+from mmqnet.engine.unwrap import with_averages
 from mmqnet.layers import activation_quantizers, resting_parameters, weight_quantizers
 from mmqnet.registry import HOOKS
 
@@ -41,7 +41,7 @@ class PhaseHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Sets the phase and makes the optimizer skip what rests."""
-        self._model = unwrap(runner.model)
+        self._models = with_averages(runner)
         self._phase = None
         self._update(runner)
         runner.optim_wrapper.optimizer.register_step_pre_hook(self._skip_resting)
@@ -56,11 +56,12 @@ class PhaseHook(Hook):
             return
         self._phase = phase
         for_weights, for_activations = phase.value
-        for quantizer in weight_quantizers(self._model).values():
-            quantizer.set_mode(for_weights)
-        for quantizer in activation_quantizers(self._model).values():
-            quantizer.set_mode(for_activations)
-        self._resting = resting_parameters(self._model)
+        for model in self._models:
+            for quantizer in weight_quantizers(model).values():
+                quantizer.set_mode(for_weights)
+            for quantizer in activation_quantizers(model).values():
+                quantizer.set_mode(for_activations)
+        self._resting = resting_parameters(self._models[0])
         runner.logger.info(f'Phase {phase.name.lower()!r} from iteration {runner.iter}')
 
     def _skip_resting(self, *_: Any) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from mmengine.evaluator import Evaluator
 from mmengine.hooks import Hook
-from mmengine.runner import Runner
+from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch.utils.data import DataLoader
 
 from mmqnet.engine.unwrap import unwrap
@@ -58,7 +58,9 @@ class SoftHardGapHook(Hook):
                 scalars[f'gap/hard/{name}'] = value
                 scalars[f'gap/soft/{name}'] = soft[name]
                 scalars[f'gap/{name}'] = soft[name] - value
-        step = runner.epoch if runner.train_loop and _by_epoch(runner) else runner.iter
+        # not `runner.train_loop`, which would build the training where one only validates
+        by_epoch = isinstance(runner._train_loop, EpochBasedTrainLoop)
+        step = runner.epoch if by_epoch else runner.iter
         runner.visualizer.add_scalars(scalars, step=step)
         runner.logger.info('  '.join(f'{name}: {value:.4f}' for name, value in scalars.items()))
 
@@ -102,7 +104,3 @@ def _build_evaluator(runner: Runner) -> Evaluator:
 
 def _as_list(config: Any) -> list[Any]:
     return config if isinstance(config, list) else [config]
-
-
-def _by_epoch(runner: Runner) -> bool:
-    return hasattr(runner.train_loop, 'max_epochs')

@@ -8,7 +8,7 @@ from mmengine.runner import Runner
 
 from mmqnet.engine.progress import epochs_of, progress_of
 from mmqnet.engine.schedules import build_temperature
-from mmqnet.engine.unwrap import unwrap
+from mmqnet.engine.unwrap import with_averages
 from mmqnet.layers import activation_quantizers, weight_quantizers
 from mmqnet.registry import HOOKS
 
@@ -48,9 +48,9 @@ class TemperatureHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Finds the quantizers, and sets their temperature before anything looks at it."""
-        model = unwrap(runner.model)
-        self._weight_quantizers = list(weight_quantizers(model).values())
-        self._activation_quantizers = list(activation_quantizers(model).values())
+        models = with_averages(runner)
+        self._weight_quantizers = [q for m in models for q in weight_quantizers(m).values()]
+        self._activation_quantizers = [q for m in models for q in activation_quantizers(m).values()]
         self._last = None
         self._update(runner)
 
