@@ -26,7 +26,7 @@ class QuantOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     - ``other``: everything else.
 
     MMEngine's own keys (``norm_decay_mult``, ``custom_keys``, ...) go on working; where both speak
-    of a parameter, the role's setting wins.
+    of a parameter, the role's setting wins. Parameters with equal settings share a group.
 
     Raises:
         TypeError: If a setting is not a number.
@@ -66,6 +66,7 @@ class QuantOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         for group in params:
             (parameter,) = group['params']
             self._apply(group, self._settings[self._roles[id(parameter)]])
+        params[:] = _merge(params)
 
     def _apply(self, group: dict[str, Any], setting: dict[str, float]) -> None:
         if 'lr' in setting:
@@ -74,6 +75,16 @@ class QuantOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             group['lr'] = self.base_lr * setting['lr_mult']
         if 'weight_decay' in setting:
             group['weight_decay'] = setting['weight_decay']
+
+
+def _merge(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Puts parameters with equal settings into one group: optimizers update a group at once."""
+    merged: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for group in groups:
+        setting = {key: value for key, value in group.items() if key != 'params'}
+        first = merged.setdefault(tuple(sorted(setting.items())), {**setting, 'params': []})
+        first['params'] += group['params']
+    return list(merged.values())
 
 
 def _check_setting(setting: Any, key: str) -> None:
