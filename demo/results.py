@@ -10,7 +10,6 @@ from pathlib import Path
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
-from torch import nn
 
 import mmqnet  # noqa: F401 -- repairs upstream faults before anything else is imported
 
@@ -34,29 +33,38 @@ class Row:
     num_bytes: float | None
 
 
-def build(config: Config) -> nn.Module:
-    """The model of a config, without weights and without a word on the screen."""
+@dataclass(frozen=True)
+class Backbone:
+    """What the backbone of a quantized model takes.
+
+    Attributes:
+        float_bytes: Bytes of its weights in float32.
+        packed_bytes: Bytes of its weights at the bits of each layer.
+        bits: Weight and activation bits of its quantized layers, as ``'3 / 8'``.
+    """
+
+    float_bytes: float
+    packed_bytes: float
+    bits: str
+
+
+def describe_backbone(config: Config) -> Backbone:
+    """Builds the quantized model of a config, without weights, and looks at its backbone."""
     from mmdet.registry import MODELS
 
-    MMLogger.get_instance('demo', log_level='WARNING')
+    MMLogger.get_instance('demo', log_level='WARNING')  # no table of layers on the screen
     init_default_scope('mmdet')
-    return MODELS.build(config.model)
-
-
-def backbone_bytes(config: Config) -> tuple[float, float]:
-    """Bytes of the backbone's weights in float32, and packed at the bits of each layer."""
-    report = build(config).quantization_report
-    return report.float_weight_bytes('backbone.'), report.weight_bytes('backbone.')
-
-
-def describe_bits(config: Config) -> str:
-    """Bits of weights and activations of the backbone's quantized layers, as ``'3 / 8'``."""
-    model = build(config)
+    model = MODELS.build(config.model)
     bits = []
     for name in ('weight_quantizer', 'input_quantizer'):
         found = [getattr(module, name, None) for module in model.backbone.modules()]
         bits.append(max((quantizer.num_bits for quantizer in found if quantizer), default=32))
-    return f'{bits[0]} / {bits[1]}'
+    report = model.quantization_report
+    return Backbone(
+        float_bytes=report.float_weight_bytes('backbone.'),
+        packed_bytes=report.weight_bytes('backbone.'),
+        bits=f'{bits[0]} / {bits[1]}',
+    )
 
 
 def make_table(rows: list[Row]) -> str:

@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 from mmengine.config import Config
-from results import Row, backbone_bytes, describe_bits, write_results
+from results import Row, describe_backbone, write_results
 
 ROOT = Path(__file__).resolve().parent.parent
 OUT_DIR = Path('work_dirs/demo')
@@ -151,26 +151,20 @@ def evaluate(title: str, config_file: Path, checkpoint: Path, name: str, *option
 
 def make_rows(float_checkpoint: Path, quantized_checkpoint: Path) -> list[Row]:
     """Evaluates both models; the rows of the final table."""
-    quantized = Config.fromfile(QUANTIZED_CONFIG)
-    float_bytes, packed_bytes = backbone_bytes(quantized)
-    bits = describe_bits(quantized)
-    rows = []
-    for title, config_file, checkpoint, name, options, row_bits, num_bytes in (
-        ('float', FLOAT_CONFIG, float_checkpoint, 'float', (), '32 / 32', float_bytes),
-        (
-            'quantized, soft',
-            QUANTIZED_CONFIG,
-            quantized_checkpoint,
-            'soft',
-            ('--soft',),
-            bits,
-            None,
+    backbone = describe_backbone(Config.fromfile(QUANTIZED_CONFIG))
+    quantized = (QUANTIZED_CONFIG, quantized_checkpoint)
+    soft = evaluate('quantized, soft', *quantized, 'soft', '--soft')
+    hard = evaluate('quantized, hard', *quantized, 'hard')
+    return [
+        Row(
+            'float',
+            evaluate('float', FLOAT_CONFIG, float_checkpoint, 'float'),
+            '32 / 32',
+            backbone.float_bytes,
         ),
-        ('quantized, hard', QUANTIZED_CONFIG, quantized_checkpoint, 'hard', (), bits, packed_bytes),
-    ):
-        metrics = evaluate(title, config_file, checkpoint, name, *options)
-        rows.append(Row(title, metrics, row_bits, num_bytes))
-    return rows
+        Row('quantized, soft', soft, backbone.bits, None),
+        Row('quantized, hard', hard, backbone.bits, backbone.packed_bytes),
+    ]
 
 
 def draw(float_checkpoint: Path, quantized_checkpoint: Path) -> None:

@@ -184,3 +184,10 @@ def test_a_failed_write_leaves_the_old_file(modules, tmp_path):
     with pytest.raises(TypeError):
         results.replace_file(tmp_path / 'a.md', None)
     assert [path.read_text() for path in tmp_path.iterdir()] == ['old']
+
+
+def test_describe_backbone(modules):
+    config = Config.fromfile(DEMO.parent / modules[0].QUANTIZED_CONFIG)
+    backbone = modules[1].describe_backbone(config)
+    assert backbone.bits == '3 / 8'
+    assert 8 < backbone.float_bytes / backbone.packed_bytes < 32 / 3
