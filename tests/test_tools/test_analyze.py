@@ -13,6 +13,7 @@ from toy_models import build, calibrated, classifier, quantized
 pytest.importorskip('mmpretrain')
 TOOL = Path(__file__).parents[2] / 'tools' / 'analyze.py'
 LAYER = 'backbone.layer1.0.conv2'
+W3A2 = dict(weight=dict(levels='pm4'), activation=dict(levels='uint2'))
 
 
 def loader(root: Path, split: str) -> dict:
@@ -37,11 +38,13 @@ def files(tmp_path_factory) -> Path:
         train_dataloader=loader(root / 'data', 'train'),
         val_dataloader=loader(root / 'data', 'val'),
     )
-    for name, model in (('float', classifier()), ('quantized', quantized(classifier()))):
+    for name, model in (('float', classifier()), ('quantized', quantized(classifier(), **W3A2))):
         Config(dict(model=model, **common)).dump(root / f'{name}.py')
     model = build(classifier(), 'mmpretrain')
     save_checkpoint(dict(state_dict=model.state_dict()), str(root / 'float.pth'))
-    model = calibrated(build(quantized(classifier()), 'mmpretrain'), torch.randn(2, 3, 96, 96))
+    model = calibrated(
+        build(quantized(classifier(), **W3A2), 'mmpretrain'), torch.randn(2, 3, 96, 96)
+    )
     save_checkpoint(dict(state_dict=model.state_dict()), str(root / 'quantized.pth'))
     (root / 'broken.pth').write_text('no checkpoint')
     return root

@@ -79,7 +79,9 @@ def test_metric_by_name(tmp_path):
     record = gap(1, 0.5, 0.4) | gap(1, 0.9, 0.8, 'coco/bbox_mAP_50')
     log = write(tmp_path / 'scalars.json', record)
     assert read_gap(log, 'coco/bbox_mAP_50').hard == (0.8,)
-    with pytest.raises(ValueError, match="no metric 'bbox_mAP50'.*did you mean 'coco/bbox_mAP_50'"):
+    with pytest.raises(
+        ValueError, match=r"no metric 'bbox_mAP50'.*did you mean 'coco/bbox_mAP_50'"
+    ):
         read_gap(log, 'bbox_mAP50')
 
 
@@ -88,7 +90,7 @@ def test_missing_and_unfit_logs(tmp_path):
         read_gap(tmp_path / 'nowhere')
     with pytest.raises(FileNotFoundError, match=r'no `scalars\.json`'):
         read_gap(tmp_path)
-    with pytest.raises(ValueError, match='holds no soft/hard gap.*SoftHardGapHook'):
+    with pytest.raises(ValueError, match=r'holds no soft/hard gap.*SoftHardGapHook'):
         read_gap(write(tmp_path / 'a.json', train(1, 50, 10)))
     for text in ('no json', '[1]', '{"loss": 1}', '{"step": null}'):
         bad = tmp_path / 'b.json'
