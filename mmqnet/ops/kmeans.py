@@ -8,11 +8,17 @@ no random numbers and no reductions whose order depends on threads, so every pro
 import torch
 from torch import Tensor
 
-_MAX_ITERATIONS = 300
-_MAX_SWAPS = 64
 _BINS = 4096
-# Lloyd's iterations stop when they gain less than this share of the inertia.
-_TOLERANCE = 1e-7
+# Lloyd's iterations stop when one gains less than this share of the inertia.
+_TOLERANCE = 1e-6
+_TRIAL_ITERATIONS = 30
+_MAX_ITERATIONS = 300
+# Moves of a centre to another place, each followed by a few iterations; one must gain this share of the inertia.
+_MAX_MOVES = 64
+_MIN_GAIN = 1e-5
+# Boundaries that dynamic programming chooses from, and up to how many clusters it is worth its time.
+_BOUNDARIES = 1024
+_MAX_PROGRAMMED = 64
 # The best density of centres goes with the cube root of the density of the values (Panter and Dite, 1951); the other
 # exponents are for data with few values or gaps, where that asymptotic law does not hold.
 _EXPONENTS = (1 / 3, 0.6, 1.0, 0.0)
@@ -36,17 +42,17 @@ def kmeans_1d(values: Tensor, num_clusters: int) -> Tensor:
         ValueError: No values, values that are not finite, or all the same with more than one cluster.
     """
     _check(values, num_clusters)
-    data = _Sorted(values.detach().reshape(-1))
-    distinct = data.some_distinct(num_clusters)
-    if len(distinct) < num_clusters and num_clusters > 1:
+    flat = values.detach().reshape(-1)
+    data = _Sorted(flat if flat.dtype == torch.float64 else flat.float())
+    distinct = data.distinct()
+    if distinct is not None and len(distinct) < num_clusters:
         if len(distinct) == 1:
             raise ValueError(
                 f'`values` should hold at least two different numbers for {num_clusters} clusters, '
                 f'but all are {distinct[0].item():g}'
             )
         return _subdivide(distinct, num_clusters).to(values)
-    best = min((data.lloyd(start) for start in data.starts(num_clusters)), key=data.inertia)
-    return data.improve(best).to(values)
+    return data.lloyd(data.improve(data.start(num_clusters)), _MAX_ITERATIONS).to(values)
 
 
 def _check(values: Tensor, num_clusters: int) -> None:
@@ -67,7 +73,10 @@ class _Sorted:
     """Sorted values with prefix sums; clusters are given by their centres."""
 
     def __init__(self, values: Tensor):
-        self.values = values.cpu().sort().values
+        # NumPy's sort, reached through the tensor, is several times faster than torch's, which also tracks indices.
+        array = values.cpu().clone().numpy()
+        array.sort()
+        self.values = torch.from_numpy(array)
         values64 = self.values.double()
         # Sums about the middle lose fewer digits to cancellation.
         self.offset = values64[len(values64) // 2].item()
@@ -76,34 +85,60 @@ class _Sorted:
         self.sums = torch.cat((zero, values64.cumsum(0)))
         self.squares = torch.cat((zero, values64.square_().cumsum(0)))
 
-    def some_distinct(self, limit: int) -> Tensor:
-        """The distinct values if they are fewer than ``limit``, else at least ``limit`` of them."""
-        found = [self.values[0]]
-        while len(found) < limit:
-            position = torch.searchsorted(self.values, found[-1], right=True)
-            if position == len(self.values):
-                break
-            found.append(self.values[position])
-        return torch.stack(found).double()
+        changes = (self.values[1:] != self.values[:-1]).nonzero().squeeze(1) + 1
+        # Where each distinct number begins, if they are few.
+        self.begins = torch.cat((changes.new_zeros(1), changes)) if len(changes) < _BOUNDARIES else None
 
-    def starts(self, k: int) -> list[Tensor]:
-        """Initial centres, one set for each exponent of the density."""
+    def distinct(self) -> Tensor | None:
+        """The distinct values in float64, or None if there are more than ``_BOUNDARIES`` of them."""
+        return None if self.begins is None else self.values[self.begins].double()
+
+    def start(self, k: int) -> Tensor:
+        """Good initial centres: (k,)."""
+        if self.begins is not None:
+            return self._program(self.begins, k)
+        if k <= _MAX_PROGRAMMED:
+            cuts = self._quantiles(_BOUNDARIES, _EXPONENTS[0]).to(self.values.dtype)
+            begins = torch.searchsorted(self.values, cuts[1:])
+            begins = torch.cat((begins.new_zeros(1), begins)).unique()
+            begins = begins[begins < len(self.values)]
+            if len(begins) > 2 * k:
+                return self._program(begins, k)
+        trials = (self.lloyd(self._quantiles(k, exponent), _TRIAL_ITERATIONS) for exponent in _EXPONENTS)
+        return min(trials, key=self.inertia)
+
+    def _quantiles(self, k: int, exponent: float) -> Tensor:
+        """k numbers that are spread as a power of the density of the values."""
         low, high = self.values[0].double(), self.values[-1].double()
         edges = torch.linspace(0, 1, _BINS + 1, dtype=torch.float64) * (high - low) + low
-        counts = torch.searchsorted(self.values, edges.to(self.values.dtype))
-        counts[0], counts[-1] = 0, len(self.values)
-        density = counts.diff().clamp(min=0).double()
+        bounds = torch.searchsorted(self.values, edges.to(self.values.dtype))
+        bounds[0], bounds[-1] = 0, len(self.values)
+        weight = bounds.diff().clamp(min=0).double()
+        weight = weight.pow(exponent) if exponent else torch.ones_like(weight)
+        share = torch.cat((weight.new_zeros(1), weight.cumsum(0)))
+        share = share / share[-1]
         targets = (torch.arange(k, dtype=torch.float64) + 0.5) / k
-        starts = []
-        for exponent in _EXPONENTS:
-            weight = density.pow(exponent) if exponent else torch.ones_like(density)
-            weight = torch.cat((weight.new_zeros(1), weight.cumsum(0)))
-            weight = weight / weight[-1]
-            upper = torch.searchsorted(weight, targets).clamp(1, _BINS)
-            span = (weight[upper] - weight[upper - 1]).clamp(min=1e-300)
-            share = (targets - weight[upper - 1]) / span
-            starts.append(edges[upper - 1] + share * (edges[1] - edges[0]))
-        return starts
+        upper = torch.searchsorted(share, targets).clamp(1, _BINS)
+        inside = (targets - share[upper - 1]) / (share[upper] - share[upper - 1]).clamp(min=1e-300)
+        return edges[upper - 1] + inside * (edges[1] - edges[0])
+
+    def _program(self, begins: Tensor, k: int) -> Tensor:
+        """The best k intervals among those that begin at ``begins``, by dynamic programming: their means."""
+        ends = torch.cat((begins[1:], begins.new_full((1,), len(self.values))))
+        count = ends[None, :] - begins[:, None]
+        total = self.sums[ends][None, :] - self.sums[begins][:, None]
+        error = self.squares[ends][None, :] - self.squares[begins][:, None] - total.square() / count
+        error = error.clamp_(min=0).masked_fill_(count <= 0, float('inf'))  # (from, to), both included
+        best, choices = error[0], []
+        for _ in range(k - 1):
+            best, choice = (best[:-1, None] + error[1:]).min(0)
+            choices.append(choice + 1)
+        last, bounds = len(begins), [len(self.values)]
+        for choice in reversed(choices):
+            last = int(choice[last - 1])
+            bounds.append(int(begins[last]))
+        bounds = torch.tensor([0, *reversed(bounds)])
+        return self._statistics(bounds)[1] + self.offset
 
     def _intervals(self, centres: Tensor) -> Tensor:
         """Positions where clusters begin and end: (k + 1,)."""
@@ -122,7 +157,7 @@ class _Sorted:
         """Sum of squared distances to the means of the clusters that the centres define."""
         return self._statistics(self._intervals(centres))[2].sum().item()
 
-    def lloyd(self, centres: Tensor, iterations: int = _MAX_ITERATIONS) -> Tensor:
+    def lloyd(self, centres: Tensor, iterations: int) -> Tensor:
         """Lloyd's iterations; a cluster that runs empty is put where it helps most."""
         previous = float('inf')
         for _ in range(iterations):
@@ -155,18 +190,18 @@ class _Sorted:
         if len(centres) < 3:
             return centres
         best = self.inertia(centres)
-        for _ in range(_MAX_SWAPS):
-            candidate = self._swap(centres)
+        for _ in range(_MAX_MOVES):
+            candidate = self._move(centres)
             if candidate is None:
                 break
-            candidate = self.lloyd(candidate)
+            candidate = self.lloyd(candidate, _TRIAL_ITERATIONS)
             inertia = self.inertia(candidate)
-            if inertia >= best * (1 - _TOLERANCE):
+            if inertia >= best * (1 - _MIN_GAIN):
                 break
             centres, best = candidate, inertia
         return centres
 
-    def _swap(self, centres: Tensor):
+    def _move(self, centres: Tensor):
         """Merge the cheapest two neighbours and split the cluster that gains most; None if that does not pay."""
         bounds = self._intervals(centres)
         count, mean, error = self._statistics(bounds)

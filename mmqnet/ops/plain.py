@@ -176,7 +176,7 @@ class _Reduction:
 
 def hard_codes(x: Tensor, thresholds: Tensor, beta: Tensor) -> Tensor:
     """Level indices (int32, like x): the number of thresholds at or below beta * x."""
-    return torch.bucketize(x * beta, thresholds, out_int32=True, right=True)
+    return torch.bucketize((x * beta).contiguous(), thresholds, out_int32=True, right=True)
 
 
 def hard_forward(

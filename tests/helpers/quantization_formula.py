@@ -1,0 +1,70 @@
+# Copyright (c) mmqnet developers. All rights reserved.
+"""The formulas of the method, written as they are printed, in float64."""
+
+import pytest
+import torch
+
+from mmqnet.ops.kernel import kernel_unavailable
+
+needs_kernel = pytest.mark.skipif(
+    kernel_unavailable() is not None,
+    reason=f'the compiled kernel is not built: {kernel_unavailable()}',
+)
+IMPLEMENTATIONS = ['plain'] + [
+    pytest.param(name, marks=needs_kernel) for name in ('auto', 'dense', 'window', 'table')
+]
+
+LEVEL_SETS = {
+    'binary': [-1, 1],
+    'one': [0, 1],
+    'ternary': [-1, 0, 1],
+    'two': [0, 1, 2, 3],
+    'pm2': [-2, -1, 0, 1, 2],
+    'pm4': [-4, -2, -1, 0, 1, 2, 4],
+    'seven': list(range(8)),
+    'int5': list(range(-15, 16)),
+    'uint5': list(range(32)),
+    'int8': list(range(-127, 128)),
+    'uint8': list(range(256)),
+    'custom': [-3.5, -0.25, 0.5, 7.25],
+}
+
+
+def make_function(name, kind='uniform', seed=0):
+    """Levels and thresholds: uniform between the levels, or sorted random numbers."""
+    levels = torch.tensor(LEVEL_SETS[name], dtype=torch.float32)
+    thresholds = (levels[1:] + levels[:-1]) / 2
+    if kind == 'random':
+        generator = torch.Generator().manual_seed(seed)
+        share = torch.rand(len(thresholds), generator=generator).sort().values
+        thresholds = levels[0] + share * (levels[-1] - levels[0])
+    return levels, thresholds
+
+
+def soft_formula(x, levels, thresholds, alpha, beta, temperature, grad, backward_temperature=None):
+    """y and the gradients of x, alpha, beta and thresholds, in float64."""
+    x, levels, thresholds, alpha, beta, grad = (
+        tensor.detach().double() for tensor in (x, levels, thresholds, alpha, beta, grad)
+    )
+    gaps = levels.diff()
+    distance = (beta * x)[..., None] - thresholds
+    value = levels[0] + (gaps * torch.sigmoid(temperature * distance)).sum(-1)
+    u = (backward_temperature or temperature) * distance
+    terms = gaps * torch.sigmoid(u) * torch.sigmoid(-u)
+    slope = terms.sum(-1)
+    by_threshold = -(temperature * (grad * alpha)[..., None] * terms).reshape(-1, len(gaps)).sum(0)
+    return (
+        alpha * value,
+        grad * alpha * beta * temperature * slope,
+        (grad * value).sum_to_size(alpha.shape),
+        (grad * alpha * temperature * x * slope).sum_to_size(beta.shape),
+        by_threshold,
+    )
+
+
+def relative_error(got, expected, floor=0.0):
+    """The largest difference as a share of the largest expected magnitude or of ``floor``."""
+    if not expected.numel():
+        return 0.0
+    scale = max(expected.abs().max().item(), floor, 1e-9)
+    return (got.double() - expected).abs().max().item() / scale

@@ -1,0 +1,276 @@
+"""The quantization function against the formulas of the method, with and without the kernel."""
+
+import pytest
+import torch
+from quantization_formula import (
+    IMPLEMENTATIONS,
+    LEVEL_SETS,
+    make_function,
+    needs_kernel,
+    relative_error,
+    soft_formula,
+)
+
+from mmqnet.ops import hard_codes, hard_quantize, soft_quantize
+from mmqnet.ops.kernel import use_implementation
+
+TEMPERATURES = [1, 7.5, 100, 2000]
+
+
+def check_against_formula(x, levels, thresholds, alpha, beta, temperature, tolerance=1e-6, **options):
+    x, alpha, beta = (tensor.clone().requires_grad_() for tensor in (x, alpha, beta))
+    grad = torch.rand(x.shape, generator=torch.Generator().manual_seed(1)) + 0.5
+    y = soft_quantize(x, levels, thresholds, alpha, beta, temperature, **options)
+    got = (y, *torch.autograd.grad(y, (x, alpha, beta), grad))
+    expected = soft_formula(x, levels, thresholds, alpha, beta, temperature, grad, **options)[:4]
+    # The terms of a sum over few elements may cancel: its error is held against the size of their noise too.
+    value = expected[0] / alpha.detach().double()
+    slope = expected[1] / beta.detach().double()
+    noise = (0, 0, (grad * value).norm().item(), (slope * x.detach()).norm().item())
+    for name, a, b, floor in zip(('y', 'x', 'alpha', 'beta'), got, expected, noise, strict=True):
+        assert relative_error(a, b, floor) < tolerance, name
+
+
+@pytest.mark.parametrize('implementation', IMPLEMENTATIONS)
+@pytest.mark.parametrize('kind', ['uniform', 'random'])
+@pytest.mark.parametrize('levels', LEVEL_SETS)
+def test_soft_equals_the_formula_at_every_temperature(levels, kind, implementation):
+    levels, thresholds = make_function(levels, kind)
+    x = torch.randn(7, 13, 5, generator=torch.Generator().manual_seed(0)) * levels.abs().max()
+    with use_implementation(implementation):
+        for temperature in TEMPERATURES:
+            check_against_formula(
+                x, levels, thresholds, torch.tensor(0.3), torch.tensor(0.9), temperature
+            )
+
+
+@pytest.mark.parametrize('implementation', IMPLEMENTATIONS)
+@pytest.mark.parametrize('backward_temperature', [1.0, 5.0])
+def test_slope_at_the_backward_temperature_times_the_forward_one(implementation, backward_temperature):
+    levels, thresholds = make_function('pm4')
+    x = torch.linspace(-5, 5, 301)
+    with use_implementation(implementation):
+        check_against_formula(
+            x,
+            levels,
+            thresholds,
+            torch.tensor(0.5),
+            torch.tensor(1.1),
+            50.0,
+            backward_temperature=backward_temperature,
+        )
+
+
+@pytest.mark.parametrize('implementation', IMPLEMENTATIONS)
+@pytest.mark.parametrize(
+    ('alpha_shape', 'beta_shape'),
+    [((9, 1, 1, 1), (9, 1, 1, 1)), ((), (9, 1, 1, 1)), ((9, 1, 1, 1), (1,)), ((1, 5, 1, 1), (1, 5, 1, 1))],
+)
+@pytest.mark.parametrize('memory_format', [torch.contiguous_format, torch.channels_last])
+def test_scales_by_channel(implementation, alpha_shape, beta_shape, memory_format):
+    levels, thresholds = make_function('int5', 'random')
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(9, 5, 3, 3, generator=generator).mul(9).contiguous(memory_format=memory_format)
+    alpha = torch.rand(alpha_shape, generator=generator) + 0.5
+    beta = torch.rand(beta_shape, generator=generator) + 0.5
+    with use_implementation(implementation):
+        check_against_formula(x, levels, thresholds, alpha, beta, 20.0)
+
+
+@pytest.mark.parametrize('implementation', ['plain', pytest.param('auto', marks=needs_kernel)])
+@pytest.mark.parametrize('shape', [(), (3, 1, 1, 1)])
+@pytest.mark.parametrize('temperature', [0.7, 4.0])
+def test_gradcheck(implementation, shape, temperature):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(3, 2, 2, 2, generator=generator, dtype=torch.float64)
+    scales = [torch.rand(shape, generator=generator, dtype=torch.float64) + 0.5 for _ in 'ab']
+    thresholds = torch.tensor([-0.7, -0.1, 0.4], dtype=torch.float64)
+    levels = torch.tensor([-2.0, -0.5, 0.5, 3.0], dtype=torch.float64)
+    inputs = [tensor.requires_grad_() for tensor in (x, thresholds, *scales)]
+
+    def function(x, thresholds, alpha, beta):
+        return soft_quantize(x, levels, thresholds, alpha, beta, temperature)
+
+    with use_implementation(implementation):
+        assert torch.autograd.gradcheck(function, inputs)
+
+
+@pytest.mark.parametrize('implementation', ['plain', pytest.param('auto', marks=needs_kernel)])
+def test_gradient_of_thresholds_in_float32(implementation):
+    levels, thresholds = make_function('uint5', 'random')
+    thresholds.requires_grad_()
+    x = torch.linspace(-4, 36, 1003)
+    alpha, beta = torch.tensor(0.7), torch.tensor(0.9)
+    with use_implementation(implementation):
+        y = soft_quantize(x, levels, thresholds, alpha, beta, 10.0)
+        (got,) = torch.autograd.grad(y, (thresholds,), torch.ones_like(x))
+    expected = soft_formula(x, levels, thresholds, alpha, beta, 10.0, torch.ones_like(x))[-1]
+    assert relative_error(got, expected) < 1e-6
+
+
+@pytest.mark.parametrize('name', ['binary', 'pm4', 'uint8'])
+@pytest.mark.parametrize('implementation', IMPLEMENTATIONS)
+def test_eight_bytes_an_element_are_kept_for_the_backward_pass(name, implementation):
+    levels, thresholds = make_function(name)
+    x = torch.randn(50_000, requires_grad=True)
+    sizes = {}
+
+    def pack(tensor):
+        storage = tensor.untyped_storage()
+        sizes[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with use_implementation(implementation), torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
+        soft_quantize(x, levels, thresholds, torch.ones(()), torch.ones(()), 10.0)
+    assert sum(sizes.values()) <= 8 * x.numel()
+
+
+def views():
+    base = torch.linspace(-6, 6, 2 * 3 * 8 * 10).view(2, 3, 8, 10)
+    yield 'channels_last', base.contiguous(memory_format=torch.channels_last)
+    yield 'transposed', base.transpose(1, 3)
+    yield 'strided', base[..., ::2]
+    yield 'expanded', base[:1].expand(4, 3, 8, 10)
+    yield 'empty', base[:0]
+    yield 'scalar', base[0, 0, 0, 3]
+
+
+@pytest.mark.parametrize(('name', 'x'), list(views()), ids=lambda value: value if isinstance(value, str) else '')
+@pytest.mark.parametrize('implementation', IMPLEMENTATIONS)
+def test_any_layout(name, x, implementation):
+    levels, thresholds = make_function('pm4')
+    one = torch.ones(())
+    with use_implementation(implementation):
+        check_against_formula(x, levels, thresholds, one, one, 5.0)
+        y = soft_quantize(x, levels, thresholds, one, one, 5.0)
+        hard = hard_quantize(x, levels, thresholds, one, one)
+    assert y.shape == hard.shape == x.shape
+    if name in ('channels_last', 'transposed'):
+        assert y.stride() == hard.stride() == x.stride()
+
+
+@pytest.mark.parametrize('implementation', IMPLEMENTATIONS)
+def test_half_precision_is_computed_in_float32(implementation):
+    levels, thresholds = make_function('uint8')
+    x = torch.linspace(-3, 200, 999).bfloat16().requires_grad_()
+    alpha = torch.tensor(0.1, requires_grad=True)
+    with use_implementation(implementation):
+        with torch.autocast('cpu', dtype=torch.bfloat16):
+            inside = soft_quantize(x, levels, thresholds, alpha, 1.0, 100.0)
+        outside = soft_quantize(x, levels, thresholds, alpha, 1.0, 100.0)
+        single = soft_quantize(x.detach().float(), levels, thresholds, alpha, 1.0, 100.0)
+    assert inside.dtype == torch.float32
+    assert torch.equal(inside, single)
+    assert outside.dtype == torch.bfloat16
+    assert torch.equal(outside, single.bfloat16())
+    grads = torch.autograd.grad(inside.sum(), (x, alpha))
+    assert [grad.dtype for grad in grads] == [torch.bfloat16, torch.float32]
+
+
+@pytest.mark.parametrize('implementation', IMPLEMENTATIONS)
+def test_nan_stays_nan(implementation):
+    levels, thresholds = make_function('uint5')
+    x = torch.ones(37)
+    x[[0, 17, 36]] = float('nan')
+    one = torch.ones(())
+    with use_implementation(implementation):
+        soft = soft_quantize(x, levels, thresholds, one, one, 3.0)
+        hard = hard_quantize(x, levels, thresholds, one, one)
+    assert torch.equal(soft.isnan(), x.isnan())
+    assert torch.equal(hard.isnan(), x.isnan())
+
+
+@pytest.mark.parametrize('name', LEVEL_SETS)
+@pytest.mark.parametrize('kind', ['uniform', 'random'])
+@pytest.mark.parametrize('implementation', ['plain', pytest.param('auto', marks=needs_kernel)])
+def test_hard_counts_the_thresholds_at_or_below(name, kind, implementation):
+    levels, thresholds = make_function(name, kind)
+    # Thresholds themselves and their neighbours in float32, where `>` and `>=` differ.
+    near = [thresholds, *(torch.nextafter(thresholds, torch.tensor(end)) for end in (-1e9, 1e9))]
+    x = torch.cat((*near, torch.linspace(-300, 300, 1001), torch.tensor([3e38, -3e38])))
+    alpha, beta = torch.tensor(0.37), torch.tensor(1.0)
+    with use_implementation(implementation):
+        y = hard_quantize(x, levels, thresholds, alpha, beta)
+        codes = hard_codes(x, thresholds, beta)
+    expected = (x[:, None] >= thresholds).sum(1)
+    assert torch.equal(codes.long(), expected)
+    assert torch.equal(y, alpha * levels[expected])
+
+
+def test_hard_in_float64_and_by_channel():
+    levels, thresholds = make_function('pm4', 'random')
+    x = torch.randn(4, 3, 2, 2, dtype=torch.float64) * 3
+    alpha, beta = torch.rand(2, 4, 1, 1, 1) + 0.5
+    expected = hard_quantize(x, levels, thresholds, alpha, beta)
+    assert expected.dtype == torch.float64
+    for channel in range(4):
+        one = hard_quantize(x[channel], levels, thresholds, alpha[channel], beta[channel])
+        assert torch.equal(expected[channel], one)
+    assert torch.equal(hard_quantize(x.float(), levels, thresholds, alpha, beta), expected.float())
+
+
+def test_hard_has_no_history():
+    levels, thresholds = make_function('pm4')
+    x = torch.randn(5, requires_grad=True)
+    assert not hard_quantize(x, levels, thresholds, torch.ones((), requires_grad=True), 1.0).requires_grad
+
+
+def test_temperature_and_scales_may_be_numbers_or_tensors():
+    levels, thresholds = make_function('pm4')
+    x = torch.randn(50)
+    numbers = soft_quantize(x, levels, thresholds, 0.5, 2.0, 7.0)
+    tensors = soft_quantize(
+        x, levels, thresholds, torch.tensor(0.5), torch.tensor(2.0), torch.tensor(7.0)
+    )
+    assert torch.equal(numbers, tensors)
+
+
+@needs_kernel
+def test_two_runs_give_the_same_bits():
+    levels, thresholds = make_function('uint8')
+    x = torch.randn(3, 100_003).mul(100).requires_grad_()
+    alpha, beta = torch.ones((), requires_grad=True), torch.ones((), requires_grad=True)
+    runs = []
+    for _ in range(2):
+        y = soft_quantize(x, levels, thresholds, alpha, beta, 30.0)
+        runs.append((y, *torch.autograd.grad(y.sin().sum(), (x, alpha, beta))))
+    assert all(torch.equal(a, b) for a, b in zip(*runs, strict=True))
+
+
+GOOD = dict(
+    x=torch.zeros(2, 3),
+    levels=torch.arange(3.0),
+    thresholds=torch.tensor([0.5, 1.5]),
+    alpha=1.0,
+    beta=1.0,
+    temperature=1.0,
+)
+
+
+@pytest.mark.parametrize(
+    ('name', 'value', 'error', 'message'),
+    [
+        ('x', [1.0], TypeError, '`x` should be a tensor, but got list'),
+        ('x', torch.arange(3), TypeError, 'floating point tensor, but got torch.int64'),
+        ('levels', (0, 1, 2), TypeError, '`levels` should be a tensor, but got tuple'),
+        ('levels', torch.zeros(2, 2), ValueError, r'`levels` should be a vector .* \(2, 2\)'),
+        ('thresholds', torch.zeros(3), ValueError, '3 `levels`, but got 3 thresholds'),
+        ('thresholds', torch.zeros(0), ValueError, 'at least one number'),
+        ('alpha', '1', TypeError, '`alpha` should be a tensor or a number, but got str'),
+        ('beta', torch.ones(2), ValueError, r'`beta` should be a scalar or broadcastable .* \(2,\)'),
+        ('beta', torch.ones(1, 2, 3), ValueError, 'broadcastable'),
+        ('temperature', 0.0, ValueError, '`temperature` should be positive and finite, but got 0.0'),
+        ('temperature', float('inf'), ValueError, 'positive and finite'),
+        ('temperature', torch.ones(2), ValueError, r'0-d tensor, but got shape \(2,\)'),
+        ('temperature', '3', TypeError, 'but got str'),
+        ('backward_temperature', -1.0, ValueError, '`backward_temperature` should be positive'),
+    ],
+)
+def test_bad_arguments(name, value, error, message):
+    with pytest.raises(error, match=message):
+        soft_quantize(**{**GOOD, name: value})
+
+
+def test_unknown_implementation():
+    with pytest.raises(ValueError, match="but got 'fast'"), use_implementation('fast'):
+        pass
