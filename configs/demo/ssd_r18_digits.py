@@ -17,17 +17,20 @@ model = dict(
     backbone=dict(
         type='ResNet',
         depth=18,
+        stem_channels=16,
         base_channels=32,
-        num_stages=4,
-        out_indices=(1, 2, 3),
+        num_stages=3,
+        strides=(1, 2, 2),
+        dilations=(1, 1, 1),
+        out_indices=(1, 2),
         norm_cfg=dict(type='BN', requires_grad=True),
         norm_eval=False,
         style='pytorch',
     ),
     neck=dict(
         type='SSDNeck',
-        in_channels=(64, 128, 256),
-        out_channels=(64, 128, 256, 128),
+        in_channels=(64, 128),
+        out_channels=(64, 128, 128),
         level_strides=(2,),
         level_paddings=(1,),
         l2_norm_scale=None,
@@ -35,14 +38,15 @@ model = dict(
     ),
     bbox_head=dict(
         type='SSDHead',
-        in_channels=(64, 128, 256, 128),
+        in_channels=(64, 128, 128),
         num_classes=10,
+        init_cfg=dict(type='Normal', layer='Conv2d', std=0.01),
         anchor_generator=dict(
             type='AnchorGenerator',
-            strides=[8, 16, 32, 64],
-            base_sizes=[12, 24, 48, 96],
-            scales=[1.0, 1.41],
-            ratios=[0.9, 1.4, 2.6],  # height over width
+            strides=[8, 16, 32],
+            base_sizes=[18, 32, 56],
+            scales=[1.0, 1.3],
+            ratios=[1.0, 1.7],  # height over width
             center_offset=0.5,
         ),
         bbox_coder=dict(
@@ -91,7 +95,7 @@ test_pipeline = [
     ),
 ]
 train_dataloader = dict(
-    batch_size=16,
+    batch_size=8,
     num_workers=1,
     persistent_workers=True,
     drop_last=True,
@@ -126,21 +130,21 @@ test_dataloader = val_dataloader
 val_evaluator = dict(type='CocoMetric', ann_file=data_root + 'annotations/val.json', metric='bbox')
 test_evaluator = val_evaluator
 
-max_epochs = 16
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=4)
+max_epochs = 8
+train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=2)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 
 optim_wrapper = dict(
     type='OptimWrapper',
-    optimizer=dict(type='AdamW', lr=2e-3, weight_decay=0.02),
+    optimizer=dict(type='AdamW', lr=1.5e-3, weight_decay=0.02, fused=True),
     clip_grad=dict(max_norm=20),
 )
 param_scheduler = [
     dict(
         type='OneCycleLR',
-        eta_max=2e-3,
-        pct_start=0.2,
+        eta_max=1.5e-3,
+        pct_start=0.15,
         total_steps=max_epochs,
         by_epoch=True,
         convert_to_iter_based=True,

@@ -128,7 +128,7 @@ def test_boxes_are_tight_sizes_vary_and_overlaps_are_slight(samples):
             assert not scenes._overlaps(box, scene.boxes[:number])
             heights.append(box[3])
     assert len(used) > 3
-    assert min(heights) < 20
+    assert min(heights) < 30
     assert max(heights) > 45
     assert len(heights) > 100
 

@@ -34,7 +34,7 @@ SPLITS = ('train', 'val')
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--out-dir', type=Path, default=Path('data/digits'), help='where to')
-    parser.add_argument('--num-train', type=int, default=3000, help='pictures to train on')
+    parser.add_argument('--num-train', type=int, default=4000, help='pictures to train on')
     parser.add_argument('--num-val', type=int, default=400, help='pictures to validate on')
     parser.add_argument('--image-size', type=int, default=128, help='side of a picture in pixels')
     parser.add_argument('--seed', type=int, default=0, help='seed of all choices')

