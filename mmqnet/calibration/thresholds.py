@@ -23,7 +23,9 @@ def initial_beta(levels: Sequence[float], max_abs: Tensor) -> Tensor:
         Tensor: beta, of the shape of ``max_abs``.
     """
     largest = max(abs(levels[0]), abs(levels[-1]))
-    return _HEADROOM * largest / torch.where(max_abs > 0, max_abs, torch.ones_like(max_abs))
+    # tensor by tensor: torch divides a number by a tensor with one rounding more
+    numerator = max_abs.new_tensor(_HEADROOM * largest)
+    return numerator / torch.where(max_abs > 0, max_abs, torch.ones_like(max_abs))
 
 
 def initial_thresholds(

@@ -46,10 +46,15 @@ def convert(model: nn.Module, config: QuantizationConfig) -> QuantizationReport:
 
     Raises:
         ValueError: If a pattern matches no layer, no layer is left to quantize, or the model is
-            quantized already.
+            quantized already or a single layer.
     """
     if quantizers_of(model):
         raise ValueError('the model has quantizers already: convert a float model')
+    if type(model) in QUANTIZED_LAYERS:
+        raise ValueError(
+            f'a model that is one {type(model).__name__} cannot be converted in place: use '
+            f'{QUANTIZED_LAYERS[type(model)].__name__}.from_float'
+        )
     plans = {plan.name: plan for plan in _plan(model, config)}
     report = QuantizationReport(tuple(map(_report_layer, plans.values())))
     if not report.quantized:
@@ -69,10 +74,11 @@ def convert(model: nn.Module, config: QuantizationConfig) -> QuantizationReport:
 def _plan(model: nn.Module, config: QuantizationConfig) -> Iterator[_LayerPlan]:
     layers = dict(_layers_with_weights(model))
     names = [name for name, layer in layers.items() if type(layer) in QUANTIZED_LAYERS]
-    check_patterns(config.include, names, 'quantization.include')
-    check_patterns(config.exclude, names, 'quantization.exclude')
-    overridden = [pattern for pattern, _ in config.overrides]
-    check_patterns(overridden, names, 'quantization.overrides')
+    if names:
+        check_patterns(config.include, names, 'quantization.include')
+        check_patterns(config.exclude, list(layers), 'quantization.exclude')
+        overridden = [pattern for pattern, _ in config.overrides]
+        check_patterns(overridden, names, 'quantization.overrides')
     positions = {'first': set(names[:1]), 'last': prediction_layers(model, names)}
     kept = {name: p for p in config.keep_float for name in positions[p]}
     for name, layer in layers.items():

@@ -94,7 +94,8 @@ class QuantizationReport:
 
 def _render(table: Table) -> str:
     out = io.StringIO()
-    Console(file=out, width=160, color_system=None).print(table)
+    # as wide as the longest names need: rich cuts what does not fit
+    Console(file=out, width=1000, color_system=None).print(table)
     return out.getvalue()
 
 
