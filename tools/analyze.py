@@ -80,8 +80,7 @@ def load_model(args: argparse.Namespace, config: Config) -> nn.Module:
 
 
 def draw_model(args: argparse.Namespace) -> vis.Figure:
-    loaders = ['train_dataloader'] * bool(args.calibrate) + ['val_dataloader'] * bool(args.data)
-    config = load_config(args, tuple(loaders))
+    config = load_config(args, ('val_dataloader',) if args.data else ())
     model = load_model(args, config)
     images = vis.load_images(config, 'val_dataloader', args.data or 0)
 

@@ -92,7 +92,9 @@ def draw_gap(curve: GapCurve) -> Figure:
     upper.plot(steps, curve.hard, color=BLUE, marker='o', markersize=5, label='hard', gid='hard')
     upper.set_ylabel(curve.metric)
     lines = upper.get_lines() + _draw_temperatures(upper, curve)
-    upper.legend(handles=lines, loc='lower right', fontsize=9, frameon=False)
+    figure.legend(
+        handles=lines, loc='outside lower center', ncols=len(lines), fontsize=9, frameon=False
+    )
     gaps = [soft - hard for soft, hard in zip(curve.soft, curve.hard, strict=True)]
     lower.axhline(0, color=FAINT, linewidth=1)
     lower.plot(steps, gaps, color=RED, marker='.', markersize=8, gid='gap')

@@ -5,6 +5,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 from torch import Tensor, nn
 
 from mmqnet.visualization.sources import (
@@ -54,9 +55,8 @@ def draw_overview(model: nn.Module, inputs: Mapping[str, LayerValues] | None = N
         tidy(axes, grid='both')
         axes.set_xlabel(label)
     for axes in (panels[0], panels[1], panels[3]):
-        axes.set_xscale('log')
+        _scale_log(axes)
     panels[2].set_xlim(0, 105)
-    panels[3].xaxis.set_major_formatter('{x:g}')
     panels[0].set_yticks(range(len(rows)), rows)
     panels[0].set_ylim(len(rows) - 0.4, -0.6)
     kinds = [kind for kind in _MARKS if any(source.kind == kind for source in sources)]
@@ -77,6 +77,16 @@ def _draw_row(panels: Sequence[Axes], row: float, source: LayerValues) -> None:
             axes.hlines(row, low, high, color=style['color'], linewidth=1.2)
     panels[2].plot(used, row, **style)
     panels[3].plot(100 * relative_error(source), row, **style)
+
+
+def _scale_log(axes: Axes) -> None:
+    """A logarithmic scale with a few plain numbers, also over less than a decade."""
+    axes.set_xscale('log')
+    low, high = axes.get_xlim()
+    marks = (1, 2, 5) if high < 20 * low else (1,)
+    axes.xaxis.set_major_locator(LogLocator(subs=marks))
+    axes.xaxis.set_major_formatter('{x:g}')
+    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _spread(scale: Tensor) -> tuple[float, float, float]:
