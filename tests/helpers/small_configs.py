@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from mmdet.datasets import CocoDataset
 from mmengine.config import Config, ConfigDict
 from synthetic_data import write_coco, write_imagenet, write_voc
 
@@ -19,7 +20,7 @@ _BATCH = {'mmdet': 1, 'mmpretrain': 2}  # a classifier's batch normalization ask
 def write_all_data(root: Path) -> None:
     """Writes what the configs look for below ``data/``."""
     for name, classes, ann_file, folder in (
-        ('coco', ('person', 'car'), 'annotations/instances_{}2017.json', '{}2017'),
+        ('coco', CocoDataset.METAINFO['classes'], 'annotations/instances_{}2017.json', '{}2017'),
         ('digits', tuple('0123456789'), 'annotations/{}.json', '{}'),
     ):
         splits = {
@@ -111,8 +112,9 @@ def _shrink_resnet(model: ConfigDict) -> None:
     if 'head' in model:
         model.head.in_channels = widths[-1]
     elif model.neck.type == 'SSDNeck':
-        channels = (*widths[1:], 32)
-        model.neck.update(in_channels=tuple(widths[1:]), out_channels=channels)
+        used = [widths[i] for i in model.backbone.out_indices]
+        channels = used + [32] * (len(model.neck.out_channels) - len(used))
+        model.neck.update(in_channels=used, out_channels=channels)
         model.bbox_head.in_channels = channels
     else:
         model.neck.update(in_channels=widths, out_channels=16)

@@ -228,6 +228,6 @@ def check_rates(runner):
     names = {id(p): name for name, p in runner.model.named_parameters()}
     roles = parameter_roles(runner.model)
     for group in runner.optim_wrapper.optimizer.param_groups:
-        role = roles[names[id(group['params'][0])]]
+        (role,) = {roles[names[id(parameter)]] for parameter in group['params']}
         assert group['initial_lr'] == settings.get(role, runner.cfg.optim_wrapper.optimizer).lr
         assert role != 'scale' or group['weight_decay'] == 0
