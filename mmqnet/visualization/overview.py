@@ -62,7 +62,7 @@ def draw_overview(model: nn.Module, inputs: Mapping[str, LayerValues] | None = N
     kinds = [kind for kind in _MARKS if any(source.kind == kind for source in sources)]
     handles = [panels[3].plot([], [], linestyle='', label=f'{k}s', **_MARKS[k])[0] for k in kinds]
     figure.legend(handles=handles, loc='outside upper right', ncols=2, frameon=False, fontsize=9)
-    set_title(figure, f'{type(model).__name__}: {len(rows)} quantized layers')
+    set_title(figure, f'{type(model).__name__}: quantizers of {len(rows)} layers and blocks')
     return figure
 
 
