@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from mmengine.evaluator import Evaluator
 from mmengine.hooks import Hook
-from mmengine.runner import EpochBasedTrainLoop, Runner
+from mmengine.runner import BaseLoop, EpochBasedTrainLoop, Runner
 from torch.utils.data import DataLoader
 
 from mmqnet.engine.unwrap import unwrap
@@ -58,10 +58,7 @@ class SoftHardGapHook(Hook):
                 scalars[f'gap/hard/{name}'] = value
                 scalars[f'gap/soft/{name}'] = soft[name]
                 scalars[f'gap/{name}'] = soft[name] - value
-        # not `runner.train_loop`, which would build the training where one only validates
-        by_epoch = isinstance(runner._train_loop, EpochBasedTrainLoop)
-        step = runner.epoch if by_epoch else runner.iter
-        runner.visualizer.add_scalars(scalars, step=step)
+        runner.visualizer.add_scalars(scalars, step=_step(runner))
         runner.logger.info('  '.join(f'{name}: {value:.4f}' for name, value in scalars.items()))
 
     @torch.no_grad()
@@ -100,6 +97,14 @@ def _build_evaluator(runner: Runner) -> Evaluator:
             metric.ann_file = None
         metric.pop('outfile_prefix', None)
     return runner.build_evaluator(config)
+
+
+def _step(runner: Runner) -> int:
+    """Epochs or iterations so far, as the training counts; 0 where one only validates."""
+    # not `runner.train_loop` or `runner.iter`, which would build the training
+    if not isinstance(runner._train_loop, BaseLoop):
+        return 0
+    return runner.epoch if isinstance(runner._train_loop, EpochBasedTrainLoop) else runner.iter
 
 
 def _as_list(config: Any) -> list[Any]:

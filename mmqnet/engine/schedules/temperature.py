@@ -75,6 +75,8 @@ def build_temperature(by: str, config: Mapping[str, Any], key: str) -> Temperatu
             raise TypeError(f'`{key}.{name}` should be a number, but got {value!r}')
         if not value > 0:
             raise ValueError(f'`{key}.{name}` should be positive, but got {value}')
+        if math.isinf(value) and name != 'cap':
+            raise ValueError(f'`{key}.{name}` should be finite, but got {value}')
     schedule = kind(**config)
     if isinstance(schedule, ProgressTemperature) and schedule.end < schedule.start:
         raise ValueError(
