@@ -29,8 +29,10 @@ def _clean_mmengine_state():
     kinds = [MMLogger, MessageHub, DefaultScope]
     if 'mmengine.visualization' in sys.modules:
         kinds.append(sys.modules['mmengine.visualization'].Visualizer)
-    for kind in kinds:
-        kind._instance_dict.clear()
+    while kinds:
+        kind = kinds.pop()
+        kind._instance_dict.clear()  # each subclass has one of its own
+        kinds += kind.__subclasses__()
 
 
 @pytest.fixture(autouse=True)

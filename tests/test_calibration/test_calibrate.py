@@ -1,0 +1,188 @@
+"""Calibration of a whole model, on one process and on two."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from toy_models import activation_config, build, quantized, resnet, weight_config
+
+from mmqnet.calibration import calibrate
+from mmqnet.layers import QuantLinear
+from mmqnet.quantizers import Mode, quantizers_of
+
+
+class Net(nn.Module):
+    """Two layers; the second one sees what a ReLU lets pass."""
+
+    def __init__(self, relu=True):
+        super().__init__()
+        self.first = QuantLinear.from_float(nn.Linear(6, 16), None, activation_config('uint4'))
+        self.norm = nn.BatchNorm1d(16)
+        self.relu = nn.ReLU() if relu else nn.Identity()
+        self.drop = nn.Dropout(0.5)
+        self.second = QuantLinear.from_float(
+            nn.Linear(16, 3), weight_config(), activation_config('uint4')
+        )
+
+    def forward(self, x):
+        return self.second(self.drop(self.relu(self.norm(self.first(x)))))
+
+
+def batches(count=4, scale=1.0):
+    generator = torch.Generator().manual_seed(5)
+    return [scale * torch.randn(32, 6, generator=generator) for _ in range(count)]
+
+
+def test_all_quantizers_once():
+    net = Net()
+    names = calibrate(net, batches(), net)
+    assert names == list(quantizers_of(net))
+    state = {k: v.clone() for k, v in net.state_dict().items()}
+    assert calibrate(net, batches(scale=9.0), net) == []
+    assert all(torch.equal(v, state[k]) for k, v in net.state_dict().items())
+
+
+def test_only_those_that_are_left():
+    net = Net()
+    calibrate(net, batches(), net)
+    net.second.input_quantizer.calibrated.fill_(False)
+    net.second.input_quantizer._read_state()
+    first = net.first.input_quantizer.log_beta.clone()
+    assert calibrate(net, batches(scale=9.0), net) == ['second.input_quantizer']
+    assert torch.equal(net.first.input_quantizer.log_beta, first)
+
+
+@pytest.mark.parametrize('relu', [True, False])
+def test_signed_and_unsigned_inputs(relu):
+    net = Net(relu)
+    calibrate(net, batches(), net)
+    assert net.first.input_quantizer.levels[0] == -8  # signed data
+    assert net.second.input_quantizer.levels[0] == (0 if relu else -8)
+    assert len(net.second.input_quantizer.levels) == 16
+
+
+@torch.no_grad()
+def test_scales_of_inputs_come_from_float_evaluation():
+    net = Net().train()
+    net.norm.running_mean.fill_(0.3)
+    seen = []
+    net.second.register_forward_pre_hook(lambda _, x: seen.append(x[0]))
+    calibrate(net, batches(), net)
+    largest = max(x.abs().max() for x in seen)
+    torch.testing.assert_close(net.second.input_quantizer.beta, 1.25 * 15 / largest)
+    seen.clear()
+    net.eval()
+    for module in quantizers_of(net).values():
+        module.set_mode(Mode.FLOAT)
+    for x in batches():
+        net(x)
+    torch.testing.assert_close(max(x.abs().max() for x in seen), largest)
+
+
+def test_the_model_is_left_as_it_was():
+    net = Net().train()
+    net.norm.eval()  # as with norm_eval
+    before = {k: v.clone() for k, v in net.norm.state_dict().items()}
+    state = torch.get_rng_state()
+    calibrate(net, batches(), net)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert net.training
+    assert net.drop.training
+    assert not net.norm.training
+    assert all(torch.equal(v, before[k]) for k, v in net.norm.state_dict().items())
+    assert all(quantizer.observer is None for quantizer in quantizers_of(net).values())
+
+
+def test_observers_are_gone_after_an_error():
+    net = Net()
+    with pytest.raises(ValueError, match=r'`first\.input_quantizer`.*NaN'):
+        calibrate(net, [torch.full((2, 6), float('nan'))], net)
+    assert all(quantizer.observer is None for quantizer in quantizers_of(net).values())
+    assert net.training
+
+
+def test_activations_that_overflow_name_the_layer():
+    net = Net().eval()
+    net.norm.weight.data.fill_(3e38)
+    with pytest.raises(ValueError, match=r'`second\.input_quantizer` holds NaN or infinite'):
+        calibrate(net, batches(), net)
+
+
+def test_an_input_that_is_never_seen():
+    net = Net()
+    with pytest.raises(ValueError, match=r'`second\.input_quantizer` has seen no input.*exclude'):
+        calibrate(net, batches(), lambda x: net.first(x))
+
+
+def test_inputs_that_are_all_zero():
+    net = Net()
+    net.norm.bias.data.fill_(-100.0)  # a dead ReLU
+    calibrate(net, batches(), net)
+    net.eval()
+    assert net(batches()[0]).isfinite().all()
+
+
+def test_signed_inputs_left_in_float():
+    net = Net()
+    net.first = QuantLinear.from_float(
+        nn.Linear(6, 16), None, activation_config('uint4', signed_levels=None)
+    )
+    calibrate(net, batches(), net)
+    assert not net.first.input_quantizer.is_active
+    assert net.second.input_quantizer.is_active
+    x = batches()[0]
+    assert torch.equal(
+        net.eval().first(x), nn.functional.linear(x, net.first.weight, net.first.bias)
+    )
+
+
+def test_progress_wraps_the_batches():
+    seen = []
+    net = Net()
+    calibrate(net, batches(3), net, lambda items: [seen.append(1) or item for item in items])
+    assert len(seen) == 3
+
+
+def test_weights_alone_need_no_batch():
+    backbone = build(quantized(resnet(), weight=dict(levels='ternary'), keep_float=['first']))
+    calibrate(backbone, iter(()), None)
+    assert all(quantizer.is_calibrated for quantizer in quantizers_of(backbone).values())
+
+
+PROCESS = """
+import sys, torch
+import torch.distributed as dist
+from test_calibrate import Net, batches
+from mmqnet.calibration import calibrate
+
+dist.init_process_group('gloo')
+rank = dist.get_rank()
+torch.manual_seed(0)
+net = Net()
+calibrate(net, batches(6)[rank::2], net)
+torch.save(net.state_dict(), f'{sys.argv[1]}/{rank}.pth')
+"""
+
+
+def test_two_processes_end_with_the_same_bits(tmp_path):
+    script = tmp_path / 'process.py'
+    here = Path(__file__).resolve().parent
+    script.write_text(
+        f'import sys; sys.path[:0] = {[str(here), str(here.parent / "helpers")]}\n' + PROCESS
+    )
+    command = [sys.executable, '-m', 'torch.distributed.run', '--nproc-per-node=2',
+               '--master-port=0', '--rdzv-backend=c10d', '--rdzv-endpoint=127.0.0.1:0',
+               str(script), str(tmp_path)]  # fmt: skip
+    result = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    assert result.returncode == 0, result.stderr[-3000:]
+    first, second = (torch.load(tmp_path / f'{rank}.pth') for rank in (0, 1))
+    assert all(torch.equal(value, second[key]) for key, value in first.items())
+    torch.manual_seed(0)
+    alone = Net()
+    calibrate(alone, batches(6), alone)
+    for key, value in alone.state_dict().items():  # the range is that of all samples
+        if key.endswith(('log_alpha', 'log_beta', 'levels', 'calibrated')):
+            assert torch.equal(value, first[key]), key

@@ -1,0 +1,347 @@
+"""The hooks in real runs of MMEngine's Runner: three epochs, three phases, resumed or not.
+
+The data set is repeated twice, so that a runner's epoch of 6 iterations is two passes over it.
+"""
+
+import copy
+import json
+import random
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.hooks import Hook
+from toy_data import make_runner
+
+from mmqnet.engine.hooks import (
+    CalibrationHook,
+    PhaseHook,
+    SoftHardGapHook,
+    TemperatureHook,
+)
+from mmqnet.layers import activation_quantizers, parameter_roles, weight_quantizers
+from mmqnet.quantizers import Mode, quantizers_of
+
+STEPS = 18
+PER_EPOCH = 6
+
+
+@dataclass(eq=False)
+class Recorder(Hook):
+    """Notes at each iteration what the other hooks have set, and what the step has changed."""
+
+    temperatures: list = field(default_factory=list)
+    modes: list = field(default_factory=list)
+    changed: list = field(default_factory=list)
+    priority = 'LOWEST'
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        weights = list(weight_quantizers(runner.model).values())
+        inputs = list(activation_quantizers(runner.model).values())
+        self.temperatures.append(
+            tuple({float(q.temperature) for q in kind} for kind in (weights, inputs))
+        )
+        self.modes.append(tuple({int(q.mode) for q in kind} for kind in (weights, inputs)))
+        self.before = {n: p.detach().clone() for n, p in runner.model.named_parameters()}
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        after = dict(runner.model.named_parameters())
+        self.changed.append({n for n, p in self.before.items() if not torch.equal(p, after[n])})
+
+
+@dataclass
+class Run:
+    runner: object
+    recorder: Recorder
+    folder: object
+
+    @property
+    def state(self):
+        return {k: v.clone() for k, v in self.runner.model.state_dict().items()}
+
+
+def train(configs, folder, *hooks, **options):
+    runner = make_runner(configs / 'quantized.py', folder, **options)
+    recorder = Recorder()
+    for hook in (recorder, *hooks):
+        runner.register_hook(hook)
+    runner.train()
+    return Run(runner, recorder, folder)
+
+
+@pytest.fixture(scope='module')
+def whole(configs, float_checkpoint, tmp_path_factory):
+    """An uninterrupted run."""
+    return train(configs, tmp_path_factory.mktemp('runs') / 'whole', load_from=float_checkpoint)
+
+
+@pytest.fixture(scope='module')
+def resumed(configs, whole):
+    """The same run, resumed from its first epoch."""
+    folder = whole.folder.parent / 'resumed'
+    checkpoint = str(whole.folder / 'epoch_1.pth')
+    return train(configs, folder, load_from=checkpoint, resume=True)
+
+
+def scalars(run):
+    (path,) = run.folder.glob('*/vis_data/scalars.json')
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+class TestTemperature:
+    def test_true_epochs(self, whole):
+        """T = 10 * pass up to the cap of 45 for weights, 2 * pass for activations."""
+        passes = [1] * 3 + [2] * 3 + [3] * 3 + [4] * 3 + [5] * 3 + [6] * 3
+        expected = [({min(45.0, 10.0 * p)}, {2.0 * p}) for p in passes]
+        assert whole.recorder.temperatures == expected
+
+    def test_resumed(self, whole, resumed):
+        assert resumed.recorder.temperatures == whole.recorder.temperatures[PER_EPOCH:]
+
+    def test_by_progress(self, configs, float_checkpoint, tmp_path):
+        config = dict(weight=dict(start=1, end=19), by='progress')
+        hook = dict(type='mmqnet.TemperatureHook', **config)
+        run = train(
+            configs,
+            tmp_path / 'run',
+            load_from=float_checkpoint,
+            default_hooks__temperature=dict(_delete_=True, **hook),
+            train_cfg__max_epochs=1,
+            train_cfg__val_interval=2,
+        )
+        weights = [next(iter(pair[0])) for pair in run.recorder.temperatures]
+        assert weights == pytest.approx([1, 4, 7, 10, 13, 16])
+        assert all(pair[0] == pair[1] for pair in run.recorder.temperatures)
+
+    def test_logged(self, whole):
+        logged = [line for line in scalars(whole) if 'temperature_weight' in line]
+        assert [line['temperature_weight'] for line in logged][:4] == [10, 10, 10, 20]
+        assert logged[-1]['temperature_activation'] == 12
+
+
+LEARNED, FIXED, FLOAT = {int(Mode.LEARNED)}, {int(Mode.FIXED)}, {int(Mode.FLOAT)}
+
+
+class TestPhases:
+    def test_each_third_has_its_own(self, whole):
+        assert whole.recorder.modes == (
+            [(LEARNED, FLOAT)] * 6 + [(FIXED, LEARNED)] * 6 + [(LEARNED, LEARNED)] * 6
+        )
+
+    def test_resumed(self, whole, resumed):
+        assert resumed.recorder.modes == whole.recorder.modes[PER_EPOCH:]
+
+    def parts(self, run):
+        roles = parameter_roles(run.runner.model)
+        of_weights = tuple(weight_quantizers(run.runner.model))
+        return {
+            'weights': {n for n, r in roles.items() if r == 'quantized'},
+            'weight scales': {n for n in roles if n.startswith(of_weights)},
+            'activation scales': {
+                n for n, r in roles.items() if r == 'scale' and not n.startswith(of_weights)
+            },
+            'other': {n for n, r in roles.items() if r == 'other'},
+        }
+
+    @pytest.mark.parametrize(
+        ('iterations', 'resting'),
+        [
+            (range(6), ['activation scales']),
+            (range(6, 12), ['weights', 'weight scales']),
+            (range(12, 18), []),
+        ],
+    )
+    def test_what_rests_keeps_every_bit(self, whole, iterations, resting):
+        """With momentum from the phase before and a strong weight decay."""
+        parts = self.parts(whole)
+        changed = set().union(*(whole.recorder.changed[i] for i in iterations))
+        for name, parameters in parts.items():
+            if name in resting:
+                assert not changed & parameters, name
+            else:
+                assert len(changed & parameters) > 0.9 * len(parameters), name
+
+    def test_adamw(self, configs, float_checkpoint, tmp_path):
+        """Its decay is apart from the gradients, and its state counts steps."""
+        run = train(
+            configs,
+            tmp_path / 'run',
+            load_from=float_checkpoint,
+            optim_wrapper__optimizer=dict(_delete_=True, type='AdamW', lr=1e-3, weight_decay=0.5),
+            train_cfg__val_interval=9,
+        )
+        parts = self.parts(run)
+        changed = run.recorder.changed
+        assert not set().union(*changed[:6]) & parts['activation scales']
+        assert not set().union(*changed[6:12]) & (parts['weights'] | parts['weight scales'])
+        assert set().union(*changed[12:]) > parts['weights']
+
+
+class TestResume:
+    def test_ends_with_the_same_bits(self, whole, resumed):
+        assert len(resumed.recorder.changed) == STEPS - PER_EPOCH
+        state = resumed.state
+        for key, value in whole.state.items():
+            assert torch.equal(value, state[key]), key
+
+    def test_a_checkpoint_carries_mode_and_temperature(self, whole):
+        saved = torch.load(whole.folder / 'epoch_2.pth', weights_only=False)['state_dict']
+        modes = {key: int(value) for key, value in saved.items() if key.endswith('.mode')}
+        weights = {m for key, m in modes.items() if 'weight_quantizer' in key}
+        inputs = {m for key, m in modes.items() if 'input_quantizer' in key}
+        assert weights == FIXED
+        assert inputs == LEARNED
+        temperatures = {float(v) for k, v in saved.items()
+                        if k.endswith('weight_quantizer.temperature')}  # fmt: skip
+        assert temperatures == {40.0}
+
+
+class RandomState(Hook):
+    """Notes the states of the random generators before or after calibration."""
+
+    def __init__(self, priority):
+        self.priority = priority
+
+    def before_train(self, runner):
+        self.state = (torch.get_rng_state(), random.getstate(), np.random.get_state()[1].copy())  # noqa: NPY002
+
+
+class TestCalibration:
+    def test_once(self, whole):
+        log = next(whole.folder.glob('*/*.log')).read_text()
+        assert log.count('Calibrated 35 quantizers') == 1
+        assert len(quantizers_of(whole.runner.model)) == 35
+
+    def test_not_when_resumed(self, resumed):
+        assert 'Calibrated' not in next(resumed.folder.glob('*/*.log')).read_text()
+
+    def test_random_state_and_order_of_samples_stay(self, configs, float_checkpoint, tmp_path):
+        before, after = RandomState('HIGH'), RandomState('LOW')
+        train(
+            configs,
+            tmp_path / 'run',
+            before,
+            after,
+            load_from=float_checkpoint,
+            train_cfg__max_epochs=1,
+            train_cfg__val_interval=2,
+        )
+        assert torch.equal(before.state[0], after.state[0])
+        assert before.state[1] == after.state[1]
+        assert (before.state[2] == after.state[2]).all()
+
+    @pytest.mark.parametrize('value', [0, -1, 1.5, True, '10'])
+    def test_wrong_number_of_samples(self, value):
+        with pytest.raises(
+            ValueError, match=r'`CalibrationHook\.num_samples` should be a positive'
+        ):
+            CalibrationHook(num_samples=value)
+
+    def test_float_weights_that_are_not_finite(self, configs, float_checkpoint, tmp_path):
+        checkpoint = torch.load(float_checkpoint)
+        checkpoint['state_dict']['backbone.layer1.0.conv1.weight'][0] = float('nan')
+        torch.save(checkpoint, tmp_path / 'bad.pth')
+        with pytest.raises(ValueError, match=r'`backbone\.layer1\.0\.conv1\.weight_quantizer` are'):
+            train(configs, tmp_path / 'run', load_from=str(tmp_path / 'bad.pth'))
+
+
+class TestGap:
+    def test_curve_is_in_the_log(self, whole):
+        (line,) = (line for line in scalars(whole) if 'gap/coco/bbox_mAP' in line)
+        soft, hard = line['gap/soft/coco/bbox_mAP'], line['gap/hard/coco/bbox_mAP']
+        assert line['gap/coco/bbox_mAP'] == soft - hard
+        assert line['step'] == 3
+
+    def test_hard_is_what_validation_gives(self, configs, whole, tmp_path):
+        """With as many samples as there are the hard evaluation is that of the validation."""
+        runner = make_runner(
+            configs / 'quantized.py',
+            tmp_path / 'run',
+            load_from=str(whole.folder / 'epoch_3.pth'),
+            default_hooks__gap__num_samples=100,
+            # no training set is needed to validate
+            train_dataloader__dataset__dataset__ann_file='missing.json',
+        )
+        metrics = runner.val()
+        (line,) = (
+            x for x in scalars(Run(runner, None, tmp_path / 'run')) if 'gap/coco/bbox_mAP' in x
+        )
+        assert line['gap/hard/coco/bbox_mAP'] == metrics['coco/bbox_mAP']
+        assert not any(
+            quantizer.evaluate_soft for quantizer in quantizers_of(runner.model).values()
+        )
+
+    @pytest.mark.parametrize('argument', ['interval', 'num_samples'])
+    def test_mistakes(self, argument):
+        with pytest.raises(ValueError, match=rf'`SoftHardGapHook\.{argument}` .* but got 0'):
+            SoftHardGapHook(**{argument: 0})
+
+
+class FreshWeights(Hook):
+    """Compares the model in a validation with one that has nothing kept from before."""
+
+    priority = 'LOWEST'
+
+    def __init__(self):
+        self.swapped, self.stale = [], []
+
+    def before_val_epoch(self, runner):
+        self.first = None
+
+    def after_val_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        x = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(batch_idx))
+        with torch.no_grad():
+            out = runner.model.backbone(x)[-1]
+            self.stale.append(not torch.equal(out, copy.deepcopy(runner.model).backbone(x)[-1]))
+        averages = next(h for h in runner.hooks if type(h).__name__ == 'EMAHook').ema_model.module
+        self.swapped.append(
+            not torch.equal(
+                averages.backbone.layer4[0].conv1.weight,
+                runner.model.backbone.layer4[0].conv1.weight,
+            )
+        )
+
+
+class TestEMA:
+    """With `update_buffers=True`, as YOLOX and RTMDet have it."""
+
+    @pytest.fixture(scope='class')
+    def run(self, configs, float_checkpoint, tmp_path_factory):
+        check = FreshWeights()
+        ema = dict(type='EMAHook', momentum=0.1, update_buffers=True)
+        config = Config.fromfile(configs / 'quantized.py')
+        run = train(
+            configs,
+            tmp_path_factory.mktemp('ema') / 'run',
+            check,
+            load_from=float_checkpoint,
+            custom_hooks=[*config.custom_hooks, ema],
+            train_cfg__val_interval=1,
+        )
+        run.check = check
+        return run
+
+    def test_validation_is_never_stale(self, run):
+        assert len(run.check.stale) == 3 * 2
+        assert not any(run.check.stale)
+        assert all(run.check.swapped)
+
+    def test_the_saved_average_quantizes_as_the_model_does(self, run):
+        saved = torch.load(run.folder / 'epoch_3.pth', weights_only=False)['state_dict']
+        for key, value in run.state.items():
+            if key.endswith(('.mode', '.enabled', '.calibrated', '.levels', '.temperature')):
+                assert torch.equal(saved[key], value), key
+        key = 'backbone.layer4.0.conv1.weight'
+        assert not torch.equal(saved[key], run.state[key])
+
+
+class TestConfigs:
+    def test_temperature(self):
+        with pytest.raises(ValueError, match=r"`TemperatureHook\.activation` .*'slpe'"):
+            TemperatureHook(weight=dict(slope=1), activation=dict(slpe=1))
+
+    def test_phases(self):
+        with pytest.raises(ValueError, match=r"`PhaseHook\.schedule\[0\]\.phase` .*'weight'"):
+            PhaseHook([dict(begin=0, phase='weight')])

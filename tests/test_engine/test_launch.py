@@ -1,0 +1,96 @@
+"""What the command lines share: configs, checkpoints to resume from, missing files."""
+
+import argparse
+
+import pytest
+from mmengine.config import Config
+
+from mmqnet.engine.launch import add_arguments, check_checkpoint, load_config, resume
+
+
+def parse(*arguments):
+    parser = argparse.ArgumentParser()
+    parser.add_argument('config')
+    add_arguments(parser)
+    return parser.parse_args([str(a) for a in arguments])
+
+
+@pytest.fixture(autouse=True)
+def _local_rank(monkeypatch):
+    monkeypatch.delenv('LOCAL_RANK', raising=False)
+    monkeypatch.setenv('LOCAL_RANK', '0')  # set, so that it is removed again
+
+
+def test_arguments_override_the_config(configs, tmp_path):
+    options = ['--work-dir', tmp_path, '--cfg-options', 'train_cfg.max_epochs=7', 'a.b=[1,2]']
+    config = load_config(parse(configs / 'quantized.py', *options), ('train_dataloader',))
+    assert config.work_dir == str(tmp_path)
+    assert config.train_cfg.max_epochs == 7
+    assert config.a.b == [1, 2]
+    assert config.launcher == 'none'
+
+
+def test_work_dir_is_named_after_the_config(configs):
+    assert load_config(parse(configs / 'float.py'), ()).work_dir == 'work_dirs/float'
+
+
+def test_missing_config(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"config file '.*no\.py' does not exist"):
+        load_config(parse(tmp_path / 'no.py'), ())
+
+
+def test_missing_annotations_name_key_and_file_and_what_to_do(configs):
+    key = 'train_dataloader.dataset.dataset.ann_file'
+    arguments = parse(configs / 'float.py', '--cfg-options', f'{key}=no.json')
+    message = rf"`{key}`: '.*no\.json' does not exist: put the data set below .* or set `data_root`"
+    with pytest.raises(FileNotFoundError, match=message):
+        load_config(arguments, ('train_dataloader',))
+    load_config(arguments, ('val_dataloader',))  # nobody reads it
+
+
+def test_loaders_of_mmpretrain_are_completed(tmp_path):
+    path = tmp_path / 'c.py'
+    path.write_text(
+        "default_scope = 'mmpretrain'\n"
+        "train_dataloader = dict(num_workers=0, dataset=dict(type='CustomDataset'))\n"
+        'val_dataloader = dict(num_workers=2, pin_memory=False)\n'
+    )
+    config = load_config(parse(path), ())
+    assert config.train_dataloader.collate_fn.type == 'default_collate'
+    assert config.train_dataloader.persistent_workers is False
+    assert config.val_dataloader.persistent_workers is True
+    assert config.val_dataloader.pin_memory is False
+
+
+class TestResume:
+    def config(self, work_dir):
+        return Config(dict(work_dir=str(work_dir), load_from='float.pth'))
+
+    def test_latest(self, tmp_path):
+        (tmp_path / 'last_checkpoint').write_text(str(tmp_path / 'epoch_1.pth'))
+        config = self.config(tmp_path)
+        resume(config, 'auto')
+        assert config.resume
+        assert config.load_from is None
+
+    def test_before_the_first_checkpoint_the_run_starts_with_its_float_weights(self, tmp_path):
+        config = self.config(tmp_path)
+        resume(config, 'auto')
+        assert not config.get('resume')
+        assert config.load_from == 'float.pth'
+
+    def test_given(self, tmp_path):
+        path = tmp_path / 'epoch_1.pth'
+        path.touch()
+        config = self.config(tmp_path)
+        resume(config, str(path))
+        assert config.resume
+        assert config.load_from == str(path)
+
+    def test_missing(self, tmp_path):
+        with pytest.raises(FileNotFoundError, match=r"checkpoint '.*no\.pth' does not exist"):
+            resume(self.config(tmp_path), str(tmp_path / 'no.pth'))
+
+    def test_addresses_are_left_to_mmengine(self):
+        check_checkpoint('https://example.org/a.pth')
+        check_checkpoint('torchvision://resnet18')

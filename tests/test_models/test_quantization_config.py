@@ -1,0 +1,88 @@
+"""The `quantization` dict of a config file."""
+
+import pytest
+
+from mmqnet.models import QuantizationConfig
+
+WEIGHT = dict(levels='pm4')
+
+
+def parse(**config):
+    return QuantizationConfig.from_dict(config)
+
+
+def test_defaults():
+    config = parse(weight=WEIGHT)
+    assert config.activation is None
+    assert config.include == ('*',)
+    assert config.exclude == ()
+    assert config.keep_float == ('first', 'last')
+    assert config.for_layer('any') == (config.weight, None)
+
+
+def test_overrides_change_what_they_name():
+    config = parse(
+        weight=dict(levels='pm4', granularity='channel'),
+        activation=dict(levels='uint8', thresholds='uniform'),
+        overrides={
+            'a': dict(weight=dict(levels='int5')),
+            'a.b': dict(activation=None),
+            '*.c': dict(weight=None),
+        },
+    )
+    weight, activation = config.for_layer('a.x')
+    assert (len(weight.levels), weight.granularity) == (31, 'channel')
+    assert (len(activation.levels), activation.thresholds) == (256, 'uniform')
+    assert config.for_layer('a.b.c') == (None, None)
+    assert config.for_layer('z') == (config.weight, config.activation)
+
+
+def test_overrides_with_other_levels_bring_their_own_thresholds_and_signed_levels():
+    config = parse(
+        weight=dict(levels='ternary', thresholds=[-0.1, 0.1]),
+        activation=dict(levels='uint2', signed_levels=[-3, -1, 1, 3]),
+        overrides={'a': dict(weight=dict(levels='pm4'), activation=dict(levels='uint4'))},
+    )
+    weight, activation = config.for_layer('a')
+    assert weight.thresholds == 'kmeans'
+    assert activation.signed_levels[0] == -8
+
+
+def test_overrides_alone():
+    config = parse(overrides={'a': dict(weight=WEIGHT)})
+    assert config.for_layer('b') == (None, None)
+    assert len(config.for_layer('a')[0].levels) == 7
+
+
+@pytest.mark.parametrize(
+    ('config', 'error', 'message'),
+    [
+        (dict(), ValueError, r'`quantization` quantizes nothing: give `quantization\.weight`'),
+        (dict(weights=WEIGHT), ValueError, "unknown key 'weights'.*Did you mean 'weight'"),
+        (dict(weight='pm4'), TypeError, r"`quantization\.weight` should be a dict, but got 'pm4'"),
+        (dict(weight=dict(levels='pm')), ValueError, r"`quantization\.weight\.levels`.*'pm'"),
+        (dict(weight=WEIGHT, include='a'), TypeError, r"\.include` should be a list.*got 'a'"),
+        (dict(weight=WEIGHT, exclude=[1]), TypeError, r'\.exclude` should be a list.*got \[1\]'),
+        (dict(weight=WEIGHT, keep_float='first'), TypeError, r"\.keep_float` .*got 'first'"),
+        (dict(weight=WEIGHT, keep_float=['frist']), ValueError, r"\.keep_float` .*got 'frist'"),
+        (dict(weight=WEIGHT, overrides=['a']), TypeError, r'\.overrides` should be a dict'),
+        (
+            dict(weight=WEIGHT, overrides={'a': dict(levels='pm4')}),
+            ValueError,
+            r"`quantization\.overrides\['a'\]` has the unknown key 'levels'",
+        ),
+        (
+            dict(weight=WEIGHT, overrides={'a': dict(weight=dict(levels=[2, 1]))}),
+            ValueError,
+            r"`quantization\.overrides\['a'\]\.weight\.levels` .*strictly increasing",
+        ),
+        (
+            dict(weight=WEIGHT, overrides={'a': dict(activation=dict(granularity='layer'))}),
+            ValueError,
+            r"\.overrides\['a'\]\.activation` has the unknown key 'granularity'",
+        ),
+    ],
+)
+def test_mistakes(config, error, message):
+    with pytest.raises(error, match=message):
+        parse(**config)
