@@ -26,7 +26,7 @@ QUANTIZED_CONFIG = Path('configs/demo/ssd_r18_w3-a8u_digits.py')
 LOG = OUT_DIR / 'log.txt'
 # Said before each step; measured on two cores.
 MINUTES = dict(data=0.5, float=7, quantized=4.5, test=0.4, pictures=0.4)
-SHOWN = ('Epoch(train)', 'Epoch(val)', 'Epoch(test)', 'bbox_mAP_copypaste')
+SHOWN = ('Epoch(train)', 'Epoch(val)', 'Epoch(test)')
 # Settings that say how a training was started and not what it does.
 START_KEYS = ('load_from', 'resume', 'work_dir', 'launcher')
 
