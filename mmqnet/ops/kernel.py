@@ -1,10 +1,13 @@
 # Copyright (c) mmqnet developers. All rights reserved.
-"""The compiled CPU kernel, where it was built; :mod:`mmqnet.ops.plain` computes the same everywhere else."""
+"""The compiled CPU kernel, where it was built.
+
+Everywhere else :mod:`mmqnet.ops.plain` computes the same.
+"""
 
 import contextlib
 import contextvars
 from collections.abc import Iterator
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,30 +15,36 @@ from torch import Tensor
 from .plain import Gradients
 
 try:
-    from . import _C  # noqa: F401  registers torch.ops.mmqnet
+    from . import _C  # type: ignore[attr-defined]  # noqa: F401  registers torch.ops.mmqnet
 except ImportError as error:
-    _UNAVAILABLE: Optional[str] = str(error)
+    _UNAVAILABLE: str | None = str(error)
 else:
     _UNAVAILABLE = None
 
-# 'auto' takes what is fastest; 'plain' turns the kernel off; the others force one way of the kernel, for tests.
+# 'auto' takes what is fastest; 'plain' turns the kernel off; the others force one way of the
+# kernel, for tests.
 _STRATEGIES = {'auto': -1, 'dense': 0, 'window': 1, 'table': 2}
-_implementation: contextvars.ContextVar[str] = contextvars.ContextVar('implementation', default='auto')
+_implementation: contextvars.ContextVar[str] = contextvars.ContextVar(
+    'implementation', default='auto'
+)
 
 
-def kernel_unavailable() -> Optional[str]:
+def kernel_unavailable() -> str | None:
     """None if the compiled kernel can be used, else the reason why it cannot."""
     return _UNAVAILABLE
 
 
 @contextlib.contextmanager
 def use_implementation(name: str) -> Iterator[None]:
-    """Force an implementation inside a with statement: 'auto', 'plain', 'dense', 'window' or 'table'.
+    """Force an implementation inside a with statement.
 
-    For tests and benchmarks; the backward pass takes what its forward pass took.
+    One of 'auto', 'plain', 'dense', 'window' or 'table'. For tests and benchmarks; the
+    backward pass takes what its forward pass took.
     """
     if name != 'plain' and name not in _STRATEGIES:
-        raise ValueError(f"`name` should be 'plain' or one of {list(_STRATEGIES)}, but got {name!r}")
+        raise ValueError(
+            f"`name` should be 'plain' or one of {list(_STRATEGIES)}, but got {name!r}"
+        )
     token = _implementation.set(name)
     try:
         yield
@@ -44,31 +53,33 @@ def use_implementation(name: str) -> Iterator[None]:
 
 
 class Call(NamedTuple):
-    """How the kernel sees a tensor: rows of ``inner`` elements, the scales of row r at r % channels.
+    """How the kernel sees a tensor: rows of ``inner`` elements.
 
-    ``inner`` is 0 where one pair of scales serves all.
+    Row r has the scales of channel r % channels. ``inner`` is 0 where one pair of scales serves
+    all.
     """
 
-    channel_dim: Optional[int]
     inner: int
     strategy: int
 
 
-def plan_call(x: Tensor, alpha: Tensor, beta: Tensor) -> Optional[Call]:
+def plan_call(x: Tensor, alpha: Tensor, beta: Tensor) -> Call | None:
     """How to run the kernel on these arguments, or None where only the plain implementation can."""
     implementation = _implementation.get()
     if _UNAVAILABLE is not None or implementation == 'plain' or x.device.type != 'cpu':
         return None
     strategy = _STRATEGIES[implementation]
     if alpha.numel() == 1 and beta.numel() == 1:
-        return Call(None, 0, strategy)
+        return Call(0, strategy)
     dims = {d - s.dim() for s in (alpha, beta) for d, size in enumerate(s.shape) if size > 1}
     if len(dims) != 1:
         return None
     dim = dims.pop() + x.dim()
     inner = x.shape[dim + 1 :].numel()
-    if x.is_contiguous() or (dim == 0 and x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last)):
-        return Call(dim, inner, strategy)
+    if x.is_contiguous() or (
+        dim == 0 and x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last)
+    ):
+        return Call(inner, strategy)
     return None
 
 
@@ -78,7 +89,13 @@ def _flat(scale: Tensor, other: Tensor) -> Tensor:
 
 
 def soft_forward(
-    call: Call, x: Tensor, levels: Tensor, thresholds: Tensor, alpha: Tensor, beta: Tensor, temperature: float
+    call: Call,
+    x: Tensor,
+    levels: Tensor,
+    thresholds: Tensor,
+    alpha: Tensor,
+    beta: Tensor,
+    temperature: float,
 ) -> Tensor:
     """As :func:`mmqnet.ops.plain.soft_forward`."""
     return torch.ops.mmqnet.soft_forward(
@@ -120,19 +137,29 @@ def soft_backward(
         call.strategy,
     )
     return Gradients(
-        grad_x, _fold(by_alpha, alpha), _fold(by_beta, beta), by_threshold if need_thresholds else None
+        grad_x,
+        _fold(by_alpha, alpha),
+        _fold(by_beta, beta),
+        by_threshold if need_thresholds else None,
     )
 
 
 def _fold(by_channel: Tensor, scale: Tensor) -> Tensor:
-    """Gradients by channel in the shape of the scale, summed if the scale has one value for all channels."""
+    """Gradients by channel in the shape of the scale, summed if it serves all channels."""
     if scale.numel() == 1:
         by_channel = by_channel.sum()
     return by_channel.reshape(scale.shape)
 
 
-def hard_forward(call: Call, x: Tensor, levels: Tensor, thresholds: Tensor, alpha: Tensor, beta: Tensor) -> Tensor:
+def hard_forward(
+    call: Call, x: Tensor, levels: Tensor, thresholds: Tensor, alpha: Tensor, beta: Tensor
+) -> Tensor:
     """As :func:`mmqnet.ops.plain.hard_forward`, in float32."""
     return torch.ops.mmqnet.hard_forward(
-        x, levels.contiguous(), thresholds.contiguous(), _flat(alpha, beta), _flat(beta, alpha), call.inner
+        x,
+        levels.contiguous(),
+        thresholds.contiguous(),
+        _flat(alpha, beta),
+        _flat(beta, alpha),
+        call.inner,
     )

@@ -1,34 +1,39 @@
 # Copyright (c) mmqnet developers. All rights reserved.
-"""1-D k-means on sorted values: an iteration costs a few binary searches, whatever the number of values.
+"""1-D k-means on sorted values.
 
-Clusters of sorted numbers are intervals, and the sum of an interval is a difference of two prefix sums. There are
-no random numbers and no reductions whose order depends on threads, so every process finds the same centres.
+An iteration costs a few binary searches, whatever the number of values.
+Clusters of sorted numbers are intervals, and the sum of an interval is a difference of two prefix
+sums. There are no random numbers and no reductions whose order depends on threads, so every process
+finds the same centres.
 """
 
 import torch
 from torch import Tensor
 
-_BINS = 4096
+_BINS = 2048
 # Lloyd's iterations stop when one gains less than this share of the inertia.
 _TOLERANCE = 1e-6
 _TRIAL_ITERATIONS = 30
 _MAX_ITERATIONS = 300
-# Moves of a centre to another place, each followed by a few iterations; one must gain this share of the inertia.
+# Moves of a centre to another place, each followed by a few iterations; one must gain this share of
+# the inertia.
 _MAX_MOVES = 64
 _MIN_GAIN = 1e-5
-# Boundaries that dynamic programming chooses from, and up to how many clusters it is worth its time.
-_BOUNDARIES = 1024
+# Boundaries that dynamic programming chooses from, and up to how many clusters it is worth its
+# time.
+_BOUNDARIES = 512
 _MAX_PROGRAMMED = 64
-# The best density of centres goes with the cube root of the density of the values (Panter and Dite, 1951); the other
-# exponents are for data with few values or gaps, where that asymptotic law does not hold.
+# The best density of centres goes with the cube root of the density of the values (Panter and Dite,
+# 1951); the other exponents are for data with few values or gaps, where that asymptotic law does
+# not hold.
 _EXPONENTS = (1 / 3, 0.6, 1.0, 0.0)
 
 
 def kmeans_1d(values: Tensor, num_clusters: int) -> Tensor:
-    """Cluster numbers into intervals so that the sum of squared distances to the interval's mean is small.
+    """Cluster numbers into intervals of small squared distances to the interval's mean.
 
-    Values with fewer distinct numbers than ``num_clusters`` keep each number as a centre; the other centres subdivide
-    the widest gaps, so that there are always ``num_clusters`` of them.
+    Values with fewer distinct numbers than ``num_clusters`` keep each number as a centre; the other
+    centres subdivide the widest gaps, so that there are always ``num_clusters`` of them.
 
     Args:
         values (Tensor): Numbers of any shape.
@@ -39,7 +44,8 @@ def kmeans_1d(values: Tensor, num_clusters: int) -> Tensor:
 
     Raises:
         TypeError: ``values`` is not a floating point tensor, or ``num_clusters`` not an int.
-        ValueError: No values, values that are not finite, or all the same with more than one cluster.
+        ValueError: No values, values that are not finite, or all the same with more than one
+            cluster.
     """
     _check(values, num_clusters)
     flat = values.detach().reshape(-1)
@@ -73,7 +79,8 @@ class _Sorted:
     """Sorted values with prefix sums; clusters are given by their centres."""
 
     def __init__(self, values: Tensor):
-        # NumPy's sort, reached through the tensor, is several times faster than torch's, which also tracks indices.
+        # NumPy's sort, reached through the tensor, is several times faster than torch's, which also
+        # tracks indices.
         array = values.cpu().clone().numpy()
         array.sort()
         self.values = torch.from_numpy(array)
@@ -87,10 +94,12 @@ class _Sorted:
 
         changes = (self.values[1:] != self.values[:-1]).nonzero().squeeze(1) + 1
         # Where each distinct number begins, if they are few.
-        self.begins = torch.cat((changes.new_zeros(1), changes)) if len(changes) < _BOUNDARIES else None
+        self.begins = (
+            torch.cat((changes.new_zeros(1), changes)) if len(changes) < _BOUNDARIES else None
+        )
 
     def distinct(self) -> Tensor | None:
-        """The distinct values in float64, or None if there are more than ``_BOUNDARIES`` of them."""
+        """The distinct values in float64, or None if they are more than ``_BOUNDARIES``."""
         return None if self.begins is None else self.values[self.begins].double()
 
     def start(self, k: int) -> Tensor:
@@ -104,31 +113,38 @@ class _Sorted:
             begins = begins[begins < len(self.values)]
             if len(begins) > 2 * k:
                 return self._program(begins, k)
-        trials = (self.lloyd(self._quantiles(k, exponent), _TRIAL_ITERATIONS) for exponent in _EXPONENTS)
+        trials = (
+            self.lloyd(self._quantiles(k, exponent), _TRIAL_ITERATIONS) for exponent in _EXPONENTS
+        )
         return min(trials, key=self.inertia)
 
     def _quantiles(self, k: int, exponent: float) -> Tensor:
-        """k numbers that are spread as a power of the density of the values."""
+        """Numbers, k of them, that are spread as a power of the density of the values."""
+        # Equal widths resolve the tails, equal counts the bulk of the values.
         low, high = self.values[0].double(), self.values[-1].double()
-        edges = torch.linspace(0, 1, _BINS + 1, dtype=torch.float64) * (high - low) + low
-        bounds = torch.searchsorted(self.values, edges.to(self.values.dtype))
-        bounds[0], bounds[-1] = 0, len(self.values)
-        weight = bounds.diff().clamp(min=0).double()
-        weight = weight.pow(exponent) if exponent else torch.ones_like(weight)
+        widths = torch.linspace(0, 1, _BINS + 1, dtype=torch.float64) * (high - low) + low
+        counts = self.values[torch.linspace(0, len(self.values) - 1, _BINS).long()]
+        edges = torch.cat((widths.to(counts.dtype), counts)).unique()
+        bounds = torch.searchsorted(self.values, edges)
+        bounds[-1] = len(self.values)
+        edges = edges.double()
+        weight = bounds.diff().double().pow(exponent) * edges.diff().pow(1 - exponent)
         share = torch.cat((weight.new_zeros(1), weight.cumsum(0)))
         share = share / share[-1]
         targets = (torch.arange(k, dtype=torch.float64) + 0.5) / k
-        upper = torch.searchsorted(share, targets).clamp(1, _BINS)
+        upper = torch.searchsorted(share, targets).clamp(1, len(edges) - 1)
         inside = (targets - share[upper - 1]) / (share[upper] - share[upper - 1]).clamp(min=1e-300)
-        return edges[upper - 1] + inside * (edges[1] - edges[0])
+        return edges[upper - 1] + inside * (edges[upper] - edges[upper - 1])
 
     def _program(self, begins: Tensor, k: int) -> Tensor:
-        """The best k intervals among those that begin at ``begins``, by dynamic programming: their means."""
+        """Means of the best k intervals that begin at ``begins``, by dynamic programming."""
         ends = torch.cat((begins[1:], begins.new_full((1,), len(self.values))))
         count = ends[None, :] - begins[:, None]
         total = self.sums[ends][None, :] - self.sums[begins][:, None]
         error = self.squares[ends][None, :] - self.squares[begins][:, None] - total.square() / count
-        error = error.clamp_(min=0).masked_fill_(count <= 0, float('inf'))  # (from, to), both included
+        error = error.clamp_(min=0).masked_fill_(
+            count <= 0, float('inf')
+        )  # (from, to), both included
         best, choices = error[0], []
         for _ in range(k - 1):
             best, choice = (best[:-1, None] + error[1:]).min(0)
@@ -137,8 +153,8 @@ class _Sorted:
         for choice in reversed(choices):
             last = int(choice[last - 1])
             bounds.append(int(begins[last]))
-        bounds = torch.tensor([0, *reversed(bounds)])
-        return self._statistics(bounds)[1] + self.offset
+        chosen = torch.tensor([0, *reversed(bounds)])
+        return self._statistics(chosen)[1] + self.offset
 
     def _intervals(self, centres: Tensor) -> Tensor:
         """Positions where clusters begin and end: (k + 1,)."""
@@ -201,8 +217,8 @@ class _Sorted:
             centres, best = candidate, inertia
         return centres
 
-    def _move(self, centres: Tensor):
-        """Merge the cheapest two neighbours and split the cluster that gains most; None if that does not pay."""
+    def _move(self, centres: Tensor) -> Tensor | None:
+        """Merge the cheapest neighbours, split where it gains most; None if it does not pay."""
         bounds = self._intervals(centres)
         count, mean, error = self._statistics(bounds)
         # Splitting at the mean: the gain is known from prefix sums.
@@ -238,6 +254,6 @@ def _subdivide(distinct: Tensor, k: int) -> Tensor:
         parts[int((gaps / parts).argmax())] += 1
     pieces = [
         low + gap * torch.arange(count, dtype=torch.float64) / count
-        for low, gap, count in zip(distinct, gaps, parts.tolist())
+        for low, gap, count in zip(distinct, gaps, parts.tolist(), strict=False)
     ]
     return torch.cat((*pieces, distinct[-1:]))

@@ -1,11 +1,11 @@
 # Copyright (c) mmqnet developers. All rights reserved.
 """The quantization function in plain torch operations, for every device.
 
-The differences ``beta * x - b`` are taken in float64, where the product of two float32 numbers is exact: at
-T = 2000 a rounding of ``beta * x`` to float32 alone would move a sigmoid by a percent.
+The differences ``beta * x - b`` are taken in float64, where the product of two float32 numbers is
+exact: at T = 2000 a rounding of ``beta * x`` to float32 alone would move a sigmoid by a percent.
 
-Only the thresholds within ``W / T`` of ``beta * x`` are evaluated. The others are 0 or 1 to within ``exp(-W)``, so the
-time depends on the thresholds that lie near each other and not on their number.
+Only the thresholds within ``W / T`` of ``beta * x`` are evaluated. The others are 0 or 1 to within
+``exp(-W)``, so the time depends on the thresholds that lie near each other and not on their number.
 """
 
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 # exp(-W) is what a threshold outside the window would still add, as a share of its gap.
-_WINDOW = {torch.float32: 20.0, torch.float64: 40.0}
+_WINDOW = 40.0
 _CHUNK = {'cpu': 1 << 16}
 _DEFAULT_CHUNK = 1 << 22
 
@@ -37,46 +37,48 @@ class _Window:
         levels (Tensor): (n + 1,), float64.
         thresholds (Tensor): (n,), float64.
         temperature (float): T.
-        width (float): W, in units of 1 / T.
     """
 
-    def __init__(
-        self, scaled: Tensor, levels: Tensor, thresholds: Tensor, temperature: float, width: float
-    ):
+    def __init__(self, scaled: Tensor, levels: Tensor, thresholds: Tensor, temperature: float):
         self.scaled, self.levels, self.thresholds = scaled, levels, thresholds
         self.temperature = temperature
         self.gaps = levels.diff()
-        radius = width / temperature
+        radius = _WINDOW / temperature
         end = torch.searchsorted(thresholds, thresholds + 2 * radius, right=True)
-        # The nearest threshold on each side always takes part, so that a slope far from every threshold is small but
-        # not zero, as in the formula; the one below may come on top of a full window.
+        # The nearest threshold on each side always takes part, so that a slope far from every
+        # threshold is small but not zero, as in the formula; the one below may come on top of a
+        # full window.
         self.size = 1 + int((end - torch.arange(len(thresholds), device=end.device)).max())
         first = torch.searchsorted(thresholds, scaled - radius)
         below = torch.searchsorted(thresholds, scaled) - 1
         self.first = torch.minimum(first, below).clamp_(min=0)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Yield (index of the threshold, sigmoid, 1 or 0 for past the last threshold), each (N,)."""
+        """Yield (index, T * (beta * x - b), whether there is such a threshold), each (N,)."""
         last = len(self.thresholds) - 1
         for offset in range(min(self.size, last + 1)):
             index = self.first + offset
             inside = index <= last
             index = index.clamp(max=last)
-            sigmoid = torch.sigmoid((self.scaled - self.thresholds[index]) * self.temperature)
-            yield index, sigmoid, inside
+            yield index, (self.scaled - self.thresholds[index]) * self.temperature, inside
 
     def value(self) -> Tensor:
         """Y_0 + sum_i s_i * g_i: (N,)."""
         total = self.levels[self.first]
-        for index, sigmoid, inside in self:
-            total = total + self.gaps[index] * sigmoid * inside
+        for index, exponent, inside in self:
+            total = total + self.gaps[index] * torch.sigmoid(exponent) * inside
         return total
 
     def slope(self, weight: Tensor, by_threshold: Tensor | None) -> Tensor:
-        """D = sum_i s_i * g_i * (1 - g_i): (N,); adds the terms times ``weight`` to ``by_threshold`` (n,)."""
+        """D = sum_i s_i * g_i * (1 - g_i): (N,).
+
+        Adds the terms times ``weight`` to ``by_threshold`` (n,).
+        """
         total = torch.zeros_like(self.scaled)
-        for index, sigmoid, inside in self:
-            term = self.gaps[index] * sigmoid * (1 - sigmoid) * inside
+        for index, exponent, inside in self:
+            # 1 - g would lose all digits where g is near 1.
+            slope = torch.sigmoid(exponent) * torch.sigmoid(-exponent)
+            term = self.gaps[index] * slope * inside
             total = total + term
             if by_threshold is not None:
                 by_threshold.index_add_(0, index, weight * term)
@@ -103,13 +105,12 @@ def _like(flat: Tensor, x: Tensor) -> Tensor:
 def soft_forward(
     x: Tensor, levels: Tensor, thresholds: Tensor, alpha: Tensor, beta: Tensor, temperature: float
 ) -> Tensor:
-    """Soft quantization, eq. 7; arguments as in :func:`mmqnet.ops.soft_quantize`, all of x's dtype."""
-    width = _WINDOW[x.dtype]
+    """Soft quantization, eq. 7, for arguments of one dtype."""
     flat = x.reshape(-1)
     out = torch.empty_like(flat)
     levels, thresholds = levels.double(), thresholds.double()
     for piece, alpha_, beta_ in _pieces(x, alpha, beta):
-        window = _Window(flat[piece].double() * beta_, levels, thresholds, temperature, width)
+        window = _Window(flat[piece].double() * beta_, levels, thresholds, temperature)
         out[piece] = alpha_ * window.value()
     return _like(out, x)
 
@@ -125,8 +126,7 @@ def soft_backward(
     backward_temperature: float,
     need_thresholds: bool,
 ) -> Gradients:
-    """Gradients of :func:`soft_forward`; the slope is taken at ``backward_temperature`` and multiplied by T."""
-    width = _WINDOW[x.dtype]
+    """Gradients of :func:`soft_forward`, with the slope at ``backward_temperature`` times T."""
     flat, flat_grad = x.reshape(-1), grad.reshape(-1)
     grad_x = torch.empty_like(flat)
     levels64, thresholds64 = levels.double(), thresholds.double()
@@ -136,11 +136,9 @@ def soft_backward(
         x_ = flat[piece].double()
         weighted = flat_grad[piece].double()
         scaled = x_ * beta_
-        by_alpha.add(
-            piece, weighted * _Window(scaled, levels64, thresholds64, temperature, width).value()
-        )
+        by_alpha.add(piece, weighted * _Window(scaled, levels64, thresholds64, temperature).value())
         weighted = weighted * alpha_ * temperature
-        window = _Window(scaled, levels64, thresholds64, backward_temperature, width)
+        window = _Window(scaled, levels64, thresholds64, backward_temperature)
         slope = weighted * window.slope(weighted, by_threshold)
         grad_x[piece] = slope * beta_
         by_beta.add(piece, slope * x_)

@@ -3,7 +3,7 @@
 
 import math
 from numbers import Real
-from typing import Any, Union
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ from torch.autograd.function import once_differentiable
 
 from . import kernel, plain
 
-Scale = Union[Tensor, float]
+Scale = Tensor | float
 
 
 def soft_quantize(
@@ -25,9 +25,9 @@ def soft_quantize(
 ) -> Tensor:
     """Soft quantization, eq. 7: ``alpha * (Y_0 + sum_i s_i * sigmoid(T * (beta * x - b_i)))``.
 
-    Differentiable once in x, alpha, beta and thresholds. Keeps x and tensors of the size of the levels and scales for
-    the backward pass and nothing else. Half-precision inputs are computed in float32; inside autocast the result is
-    float32 too.
+    Differentiable once in x, alpha, beta and thresholds. Keeps x and tensors of the size of the
+    levels and scales for the backward pass and nothing else. Half-precision inputs are computed in
+    float32; inside autocast the result is float32 too.
 
     Args:
         x (Tensor): Floating point, any shape.
@@ -36,8 +36,9 @@ def soft_quantize(
         alpha (Tensor | float): Output scale, a scalar or broadcastable to x, such as (O, 1, 1, 1).
         beta (Tensor | float): Input scale, likewise.
         temperature (Tensor | float): T > 0, a number or a 0-d tensor.
-        backward_temperature (Tensor | float, optional): Take the slope of the sigmoids in the backward pass at this
-            temperature and multiply it by T. Defaults to None, the exact derivative.
+        backward_temperature (Tensor | float, optional): Take the slope of the sigmoids in the
+            backward pass at this temperature and multiply it by T. Defaults to None, the exact
+            derivative.
 
     Returns:
         Tensor: Like x, in x's memory format.
@@ -96,10 +97,10 @@ def hard_quantize(
 
 @torch.no_grad()
 def hard_codes(x: Tensor, thresholds: Tensor, beta: Scale) -> Tensor:
-    """The level indices of :func:`hard_quantize`: the number of thresholds with ``b_i <= beta * x``.
+    """The level indices of :func:`hard_quantize`: the number of ``b_i <= beta * x``.
 
-    ``beta * x`` is rounded to the precision of the computation, as in :func:`hard_quantize`. NaN has no level; its
-    index is n.
+    ``beta * x`` is rounded to the precision of the computation, as in :func:`hard_quantize`. NaN
+    has no level; its index is n.
 
     Args:
         x (Tensor): Floating point, any shape.
@@ -123,7 +124,14 @@ class _SoftQuantize(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x, levels, thresholds, alpha, beta, temperature, backward_temperature
+        ctx: Any,
+        x: Tensor,
+        levels: Tensor,
+        thresholds: Tensor,
+        alpha: Tensor,
+        beta: Tensor,
+        temperature: float,
+        backward_temperature: float,
     ) -> Tensor:
         ctx.save_for_backward(x, levels, thresholds, alpha, beta)
         ctx.temperatures = (temperature, backward_temperature)
@@ -144,7 +152,7 @@ class _SoftQuantize(torch.autograd.Function):
 
 
 def _check(x: Tensor, thresholds: Tensor, levels: Tensor | None = None) -> None:
-    """Check types and shapes; whether levels increase is checked once, where a quantizer is made."""
+    """Check types and shapes; a quantizer checks once that its levels increase."""
     if not isinstance(x, Tensor):
         raise TypeError(f'`x` should be a tensor, but got {type(x).__name__}')
     if not x.is_floating_point():
@@ -156,11 +164,13 @@ def _check(x: Tensor, thresholds: Tensor, levels: Tensor | None = None) -> None:
             raise TypeError(f'`{name}` should be a tensor, but got {type(value).__name__}')
         if value.dim() != 1 or not len(value):
             raise ValueError(
-                f'`{name}` should be a vector of at least one number, but got shape {tuple(value.shape)}'
+                f'`{name}` should be a vector of at least one number, '
+                f'but got shape {tuple(value.shape)}'
             )
     if levels is not None and len(thresholds) != len(levels) - 1:
         raise ValueError(
-            f'`thresholds` should be one fewer than the {len(levels)} `levels`, but got {len(thresholds)} thresholds'
+            f'`thresholds` should be one fewer than the {len(levels)} `levels`, '
+            f'but got {len(thresholds)} thresholds'
         )
 
 
@@ -181,7 +191,7 @@ def _scale(value: Scale, x: Tensor, name: str) -> Tensor:
     else:
         raise TypeError(f'`{name}` should be a tensor or a number, but got {type(value).__name__}')
     if scale.numel() != 1:
-        sizes = zip(reversed(scale.shape), reversed(x.shape))
+        sizes = zip(reversed(scale.shape), reversed(x.shape), strict=False)
         if scale.dim() > x.dim() or any(s not in (1, size) for s, size in sizes):
             raise ValueError(
                 f'`{name}` should be a scalar or broadcastable to x of shape {tuple(x.shape)}, '

@@ -31,7 +31,9 @@ def samples(name):
     return torch.rand(20_000, generator=generator)
 
 
-@pytest.mark.parametrize('name', ['normal', 'relu', 'heavy tail', 'far groups', 'integers', 'few', 'uniform'])
+@pytest.mark.parametrize(
+    'name', ['normal', 'relu', 'heavy tail', 'far groups', 'integers', 'few', 'uniform']
+)
 @pytest.mark.parametrize('k', [2, 3, 7, 32])
 def test_inertia_is_that_of_scikit_learn_or_better(name, k):
     values = samples(name)
@@ -103,7 +105,12 @@ def test_dtype_of_the_values_is_kept():
         (torch.rand(4), 0, ValueError, '`num_clusters` should be at least 1, but got 0'),
         (torch.rand(0), 2, ValueError, 'at least one number, but is empty'),
         (torch.tensor([1.0, float('nan')]), 2, ValueError, 'should be finite'),
-        (torch.full((9,), 0.5), 2, ValueError, 'two different numbers for 2 clusters, but all are 0.5'),
+        (
+            torch.full((9,), 0.5),
+            2,
+            ValueError,
+            'two different numbers for 2 clusters, but all are 0.5',
+        ),
     ],
 )
 def test_bad_arguments(values, k, error, message):

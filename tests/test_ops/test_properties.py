@@ -73,7 +73,9 @@ def test_max_pool_commutes(function, seed, beta, temperature):
     assert torch.equal(hard_first, hard_quantize(max_pool2d(x, 2), *function, 1.0, beta))
     soft_first = max_pool2d(soft_quantize(x, *function, 1.0, beta, temperature), 2)
     pool_first = soft_quantize(max_pool2d(x, 2), *function, 1.0, beta, temperature)
-    torch.testing.assert_close(soft_first, pool_first, rtol=2e-6, atol=2e-6 * function[0].abs().max().item())
+    torch.testing.assert_close(
+        soft_first, pool_first, rtol=2e-6, atol=2e-6 * function[0].abs().max().item()
+    )
 
 
 @few
