@@ -118,11 +118,18 @@ MMQ_INLINE Soft soft_dense(const SoftPlan& plan, vf x, vf beta) {
 MMQ_INLINE Soft soft_window(const SoftPlan& plan, vf x, vf beta) {
   const vi cell = find_cell(x * beta, plan.cell_low, plan.cells_per_unit, plan.last_cell);
   const vi first = gather(plan.first.data(), cell);
-  Soft sum{gather(plan.levels.data(), first), vf{}};
+  const bool equal = plan.equal_gaps;
+  Soft sum{vf{}, vf{}};
+  if (equal) {
+    sum.value = __builtin_convertvector(first, vf) * plan.gaps[0] + plan.levels[0];
+  } else {
+    sum.value = gather(plan.levels.data(), first);
+  }
   const float* b = plan.thresholds.data();
   const float* s = plan.gaps.data();
   add_terms(0, plan.count, sum, [&](int64_t i, Soft& group) __attribute__((always_inline)) {
-    add_sigmoid(plan.temperature * difference(x, beta, gather(b + i, first)), gather(s + i, first), group);
+    add_sigmoid(plan.temperature * difference(x, beta, gather(b + i, first)),
+                equal ? all(s[0]) : gather(s + i, first), group);
   });
   return sum;
 }
@@ -137,11 +144,12 @@ MMQ_INLINE Soft soft_table(const SoftPlan& plan, vf x, vf beta) {
   const float* table = plan.table.data();
   const vi at = cell * 8;
   const vf d0 = gather(table + 1, at), d1 = gather(table + 2, at), d2 = gather(table + 3, at);
-  const vf d3 = gather(table + 4, at);
+  const vf d3 = gather(table + 4, at), d4 = gather(table + 5, at);
   Soft sum;
-  sum.slope = ((d3 * z + d2) * z + d1) * z + d0;
-  sum.value = (((d3 * 0.25f * z + d2 * (1.0f / 3)) * z + d1 * 0.5f) * z + d0) * z * (plan.temperature * h) +
-              gather(table, at);
+  sum.slope = (((d4 * z + d3) * z + d2) * z + d1) * z + d0;
+  vf integral = (d4 * 0.2f * z + d3 * 0.25f) * z + d2 * (1.0f / 3);
+  integral = ((integral * z + d1 * 0.5f) * z + d0) * z;
+  sum.value = integral * (plan.temperature * h) + gather(table, at);
   return sum;
 }
 
@@ -267,10 +275,11 @@ void soft_backward(const SoftPlan& plan, const float* grad, const float* x, floa
   }
 }
 
-// D and, at the centres, f for cells [begin, end) of the table; the plan holds the padded window.
+// D as a quartic and, at the centres, f for cells [begin, end) of the table.
 void fill_table(SoftPlan& plan, int64_t begin, int64_t end) {
-  // Chebyshev nodes of degree 4 on [-1/2, 1/2].
-  const float nodes[4] = {-0.46193977f, -0.19134172f, 0.19134172f, 0.46193977f};
+  // Chebyshev nodes on [-1/2, 1/2], besides 0.
+  const float nodes[4] = {-0.47552826f, -0.29389263f, 0.29389263f, 0.47552826f};
+  const float inner = nodes[2] * nodes[2], outer = nodes[3] * nodes[3];
   const double h = plan.cell_width, reach = (kWindow + 2) / plan.temperature;
   const int64_t last = static_cast<int64_t>(plan.last_cell);
   const float* b = plan.thresholds.data();
@@ -281,33 +290,29 @@ void fill_table(SoftPlan& plan, int64_t begin, int64_t end) {
     while (to < plan.n && b[to] <= high) ++to;
     vf centre;
     for (int j = 0; j < kLanes; ++j) centre[j] = static_cast<float>(c + j) * plan.cell_width + plan.first_centre;
-    // The value in the middle of the cell and the slope at its nodes.
-    Soft middle{all(plan.levels[from]), vf{}}, at[4] = {};
-    const auto sum_at = [&](float node, Soft& sum) __attribute__((always_inline)) {
+    const auto sum_at = [&](float node, Soft sum) __attribute__((always_inline)) {
       add_terms(from, to, sum, [&](int64_t i, Soft& group) __attribute__((always_inline)) {
         add_sigmoid((centre - b[i] + node * plan.cell_width) * plan.temperature, all(plan.gaps[i]), group);
       });
+      return sum;
     };
-    sum_at(0.0f, middle);
+    const Soft middle = sum_at(0.0f, Soft{all(plan.levels[from]), vf{}});
     vf slope[4];
-    for (int k = 0; k < 4; ++k) {
-      sum_at(nodes[k], at[k]);
-      slope[k] = at[k].slope;
-    }
-    const float a = nodes[3] * nodes[3], q = nodes[2] * nodes[2];
-    const vf even_outer = 0.5f * (slope[3] + slope[0]), even_inner = 0.5f * (slope[2] + slope[1]);
-    const vf odd_outer = (slope[3] - slope[0]) * (0.5f / nodes[3]);
+    for (int k = 0; k < 4; ++k) slope[k] = sum_at(nodes[k], Soft{vf{}, vf{}}).slope;
+    const vf d0 = middle.slope;
+    const vf even_inner = (0.5f * (slope[2] + slope[1]) - d0) / inner;
+    const vf even_outer = (0.5f * (slope[3] + slope[0]) - d0) / outer;
     const vf odd_inner = (slope[2] - slope[1]) * (0.5f / nodes[2]);
-    const vf d2 = (even_outer - even_inner) / (a - q), d0 = even_inner - d2 * q;
-    const vf d3 = (odd_outer - odd_inner) / (a - q), d1 = odd_inner - d3 * q;
+    const vf odd_outer = (slope[3] - slope[0]) * (0.5f / nodes[3]);
+    const vf d4 = (even_outer - even_inner) / (outer - inner), d2 = even_inner - d4 * inner;
+    const vf d3 = (odd_outer - odd_inner) / (outer - inner), d1 = odd_inner - d3 * inner;
     for (int j = 0; j < kLanes && c + j < end; ++j) {
       float* row = plan.table.data() + 8 * (c + j);
-      const bool outside = c + j == 0 || c + j == last;
-      row[0] = outside ? (c + j == 0 ? plan.levels[0] : plan.levels[plan.n]) : middle.value[j];
-      row[1] = outside ? 0.0f : d0[j];
-      row[2] = outside ? 0.0f : d1[j];
-      row[3] = outside ? 0.0f : d2[j];
-      row[4] = outside ? 0.0f : d3[j];
+      const bool before = c + j == 0, after = c + j == last;
+      const float values[6] = {middle.value[j], d0[j], d1[j], d2[j], d3[j], d4[j]};
+      for (int k = 0; k < 6; ++k) row[k] = before || after ? 0.0f : values[k];
+      if (before) row[0] = plan.levels[0];
+      if (after) row[0] = plan.levels[plan.n];
     }
   }
 }

@@ -28,13 +28,14 @@ struct SoftPlan {
 
   // kWindow: an equidistant grid of cells over the scaled domain gives the first threshold of each window.
   int64_t count = 0;  // thresholds evaluated for an element
+  bool equal_gaps = false;
   float cell_low = 0, cells_per_unit = 0, last_cell = 0;
   std::vector<int32_t> first;
 
-  // kTable: in each cell a cubic for D and, by its integral, a quartic for the value; h is a power of two and the
+  // kTable: in each cell a quartic for D and, by its integral, a quintic for the value; h is a power of two and the
   // centres are multiples of h / 2, so that beta * x - centre is exact.
   float cell_width = 0, first_centre = 0;
-  std::vector<float> table;  // (cells, 8): f, D0, D1, D2, D3 in units of h
+  std::vector<float> table;  // (cells, 8): f, D0, ..., D4 in units of h
 
   int64_t table_cells() const { return static_cast<int64_t>(table.size() / 8); }
 };
@@ -85,14 +86,18 @@ inline bool make_window(SoftPlan& plan) {
 }
 
 inline void pad_window(SoftPlan& plan) {
-  plan.thresholds.resize(plan.n + plan.count, plan.thresholds.back());
+  plan.equal_gaps = true;  // as for all integers: saves looking gaps and levels up
+  for (int64_t i = 0; i < plan.n; ++i) {
+    plan.equal_gaps &= plan.gaps[i] == plan.gaps[0] && plan.levels[i] == plan.levels[0] + i * plan.gaps[0];
+  }
+  plan.thresholds.resize(plan.n + plan.count, std::numeric_limits<float>::max());  // a sigmoid of 0
   plan.gaps.resize(plan.n + plan.count, 0.0f);
 }
 
 inline bool size_table(SoftPlan& plan) {
   const auto& b = plan.thresholds;
   const double reach = (kWindow + 2) / plan.temperature;
-  const double h = std::exp2(std::floor(std::log2(1.0 / (8.0 * plan.temperature))));
+  const double h = std::exp2(std::floor(std::log2(1.0 / (3.0 * plan.temperature))));
   const double begin = std::floor((b.front() - reach) / h), end = std::ceil((b.back() + reach) / h);
   const double furthest = std::max(std::abs(begin), std::abs(end)) + 2;
   if (!(end - begin + 2 <= kMaxTableCells) || furthest > (1 << 22)) return false;
