@@ -103,24 +103,34 @@ def set_aside(folder: Path) -> Path:
     return folder.rename(aside)
 
 
+def last_checkpoint(work_dir: Path) -> Path | None:
+    """The last checkpoint that was written whole: MMEngine notes its name when it is."""
+    try:
+        noted = Path((work_dir / 'last_checkpoint').read_text().strip())
+    except OSError:
+        return None
+    path = work_dir / noted.name
+    return path if path.is_file() else None
+
+
 def train(title: str, config_file: Path, minutes: float, needs: list[Path]) -> Path:
     """Trains, resumes or reuses a training; the final checkpoint."""
     config = Config.fromfile(config_file)
     work_dir = Path('work_dirs', config_file.stem)
     final = work_dir / f'epoch_{config.train_cfg.max_epochs}.pth'
     command = ['python', 'tools/train.py', str(config_file)]
-    checkpoints = list(work_dir.glob('epoch_*.pth'))
-    if checkpoints:
+    last = last_checkpoint(work_dir)
+    if last:
         reason = why_stale(work_dir, config, needs)
         if reason:
             say(f'\n{reason}: the former training is kept as {set_aside(work_dir)}')
-        elif final.exists():
+        elif last == final:
             reuse(title, final)
             return final
         else:
             command.append('--resume')
     run(title, minutes, command)
-    if not final.exists():
+    if last_checkpoint(work_dir) != final:
         raise DemoError(f'{config_file} was trained, but {final} is not there')
     return final
 

@@ -35,7 +35,7 @@ def training(tmp_path):
     file = tmp_path / 'toy.py'
     file.write_text('train_cfg = dict(max_epochs=2)\nlr = 1.0\n')
 
-    def leave(*epochs: int) -> Path:
+    def leave(*epochs: int, noted: int | None = None) -> Path:
         work_dir = tmp_path / 'work_dirs' / 'toy'
         work_dir.mkdir(exist_ok=True)
         config = Config.fromfile(file)
@@ -44,6 +44,8 @@ def training(tmp_path):
         config.dump(work_dir / 'toy.py')
         for epoch in epochs:
             (work_dir / f'epoch_{epoch}.pth').write_text('')
+        last = work_dir / f'epoch_{noted or epochs[-1]}.pth'
+        (work_dir / 'last_checkpoint').write_text(str(last))
         return work_dir
 
     return file, leave
@@ -94,6 +96,20 @@ def test_interrupted_training_is_resumed(demo, training, commands):
     leave(1)
     demo.train('Training', file, 1, [])
     assert commands == [['python', 'tools/train.py', str(file), '--resume']]
+
+
+def test_a_checkpoint_that_was_being_written_does_not_count(demo, training, commands):
+    file, leave = training
+    leave(1, 2, noted=1)
+    demo.train('Training', file, 1, [])
+    assert commands == [['python', 'tools/train.py', str(file), '--resume']]
+
+
+def test_without_a_whole_checkpoint_training_starts_anew(demo, training, commands):
+    file, leave = training
+    (leave(1) / 'epoch_1.pth').unlink()
+    demo.train('Training', file, 1, [])
+    assert commands == [['python', 'tools/train.py', str(file)]]
 
 
 def test_training_with_another_config_is_kept_aside(demo, training, commands, capsys):
