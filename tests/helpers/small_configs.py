@@ -2,6 +2,7 @@
 
 import argparse
 import copy
+import functools
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,8 +33,9 @@ def write_all_data(root: Path) -> None:
     write_imagenet(root / 'data' / 'imagenet', 2 * ITERATIONS, 2)
 
 
+@functools.cache
 def load(path: Path) -> Config:
-    """Loads a config as the tools do, but without looking for its data."""
+    """Loads a config as the tools do, but without looking for its data; not to be changed."""
     arguments = dict(launcher='none', local_rank=0, cfg_options=None, work_dir=None)
     had_rank = 'LOCAL_RANK' in os.environ
     config = load_config(argparse.Namespace(config=str(path), **arguments), ())

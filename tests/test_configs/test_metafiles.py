@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from mmengine.config import Config
 from mmengine.utils import get_installed_path
+from small_configs import load
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / 'configs'
@@ -44,7 +44,7 @@ def test_float_baseline_is_the_one_that_training_starts_from(folder):
             continue
         baseline = model['Metadata']['Float Model']
         assert config_file(baseline['Config']).is_file()
-        source = Config.fromfile(ROOT / model['Config']).load_from
+        source = load(ROOT / model['Config']).load_from
         if 'Weights' in baseline:
             assert source == baseline['Weights']
             assert baseline['Metrics'].items() <= upstream_metrics(baseline).items()
