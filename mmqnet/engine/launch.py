@@ -3,10 +3,13 @@
 import argparse
 import os
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import torch
 from mmengine.config import Config, DictAction
+from mmengine.device import get_device
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner, find_latest_checkpoint
 
@@ -94,8 +97,30 @@ def check_checkpoint(checkpoint: str) -> None:
 
 
 def build_runner(config: Config) -> Runner:
-    """Builds the runner that a config asks for."""
+    """Builds the runner that a config asks for.
+
+    Raises:
+        ValueError: If several processes without GPUs are to talk through NCCL.
+    """
+    if config.launcher == 'pytorch' and get_device() == 'cpu':
+        _join_processes(config)
     return RUNNERS.build(config) if 'runner_type' in config else Runner.from_cfg(config)
+
+
+def _join_processes(config: Config) -> None:
+    """Starts torch.distributed on CPUs: MMEngine's own start selects a CUDA device.
+
+    MMEngine leaves alone what has been started.
+    """
+    settings = dict(config.get('env_cfg', {}).get('dist_cfg', {}))
+    if settings.get('backend', 'nccl') == 'nccl':
+        raise ValueError(
+            "`env_cfg.dist_cfg.backend` should be 'gloo' where there is no GPU, and "
+            '`model_wrapper_cfg` dict(type="MMDistributedDataParallel", device_ids=None)'
+        )
+    if 'timeout' in settings:
+        settings['timeout'] = timedelta(seconds=settings['timeout'])
+    torch.distributed.init_process_group(**settings)
 
 
 def _complete_mmpretrain(config: Config) -> None:
