@@ -4,8 +4,9 @@ import argparse
 
 import pytest
 from mmengine.config import Config
+from mmengine.device import get_device
 
-from mmqnet.engine.launch import add_arguments, check_checkpoint, load_config, resume
+from mmqnet.engine.launch import add_arguments, build_runner, check_checkpoint, load_config, resume
 
 
 def parse(*arguments):
@@ -60,6 +61,14 @@ def test_loaders_of_mmpretrain_are_completed(tmp_path):
     assert config.train_dataloader.persistent_workers is False
     assert config.val_dataloader.persistent_workers is True
     assert config.val_dataloader.pin_memory is False
+
+
+def test_processes_without_gpus_need_gloo():
+    if get_device() != 'cpu':
+        pytest.skip('there is a GPU')
+    config = Config(dict(launcher='pytorch', env_cfg=dict(dist_cfg=dict(backend='nccl'))))
+    with pytest.raises(ValueError, match=r"`env_cfg\.dist_cfg\.backend` should be 'gloo'"):
+        build_runner(config)
 
 
 class TestResume:
