@@ -101,8 +101,8 @@ struct Layout {
 };
 
 // Nanoseconds an element (or a node and threshold of a table), measured on AVX2; only their proportions matter.
-constexpr double kDenseCost = 2.0, kDenseThreshold = 1.0, kWindowCost = 4.0, kWindowThreshold = 1.2;
-constexpr double kTableCost = 5.0, kTableCell = 1.0 / 5000, kNodeCost = 1.2;
+constexpr double kDenseCost = 2.0, kDenseThreshold = 1.0, kWindowCost = 4.0, kWindowThreshold = 1.4;
+constexpr double kTableCost = 4.0, kTableCell = 1.0 / 12000, kNodeCost = 1.2;
 // Tensors this small (elements times thresholds) are summed in double: with few terms, rounding shows in the sums.
 constexpr int64_t kExactTerms = 8192;
 
