@@ -51,6 +51,19 @@ def test_base_file_loads(name):
     assert len(Config.fromfile(CONFIGS / name)) > 0
 
 
+def test_cpu_fragment_stands_beside_any_config(tmp_path):
+    base = CONFIGS / 'resnet' / 'resnet18_w3-a32_in1k.py'
+    file = tmp_path / 'two_processes.py'
+    file.write_text(
+        f'_base_ = [{str(base)!r}, {str(CONFIGS / "_base_" / "cpu.py")!r}]\n'
+        'env_cfg = _base_.cpu_env_cfg\n'
+    )
+    config = Config.fromfile(file)
+    assert config.env_cfg.dist_cfg.backend == 'gloo'
+    assert config.env_cfg.mp_cfg == config_of('resnet/resnet18_w3-a32_in1k.py').env_cfg.mp_cfg
+    assert config.model_wrapper_cfg.device_ids is None
+
+
 def test_every_recipe_is_there():
     assert set(RECIPES) >= {
         *('w1-a32', 'w2-a32', 'w3pm2-a32', 'w3-a32', 'w5-a32', 'w32-a2'),
