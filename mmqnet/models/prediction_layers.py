@@ -9,8 +9,9 @@ from torch import nn
 def prediction_layers(model: nn.Module, names: Sequence[str]) -> set[str]:
     """Finds the last layers of a model without running it.
 
-    In the heads of MMDetection and MMPretrain the hidden layers are ConvModules, or lie in lists
-    called ``*_fcs``, and the bare ones predict. A model without a head has one last layer.
+    In the heads of MMDetection and MMPretrain the hidden layers are ConvModules, lie in lists called
+    ``*_fcs``, or are the RPN's ``rpn_conv``; the other bare ones predict. A model without a head has
+    one last layer.
 
     Args:
         model: The float model.
@@ -25,6 +26,6 @@ def prediction_layers(model: nn.Module, names: Sequence[str]) -> set[str]:
 
 def _predicts(model: nn.Module, name: str) -> bool:
     top, *inner = name.split('.')
-    hidden = any(part.endswith('_fcs') for part in inner)
+    hidden = any(part.endswith('_fcs') or part == 'rpn_conv' for part in inner)
     parent = model.get_submodule('.'.join([top, *inner][:-1]))
     return 'head' in top and not hidden and not isinstance(parent, ConvModule)
