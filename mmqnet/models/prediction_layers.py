@@ -9,9 +9,9 @@ from torch import nn
 def prediction_layers(model: nn.Module, names: Sequence[str]) -> set[str]:
     """Finds the last layers of a model without running it.
 
-    In the heads of MMDetection and MMPretrain the hidden layers are ConvModules, lie in lists called
-    ``*_fcs``, or are the RPN's ``rpn_conv``; the other bare ones predict. A model without a head has
-    one last layer.
+    In the heads of MMDetection and MMPretrain the hidden layers are ConvModules, lie in lists
+    called ``*_fcs``, or are the RPN's ``rpn_conv``; the other bare ones predict. A model without
+    a head has one last layer.
 
     Args:
         model: The float model.
