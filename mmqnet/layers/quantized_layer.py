@@ -92,6 +92,8 @@ class QuantizedLayer(nn.Module):
         quantizer = self.weight_quantizer
         if quantizer is None:
             return self.effective_weight()
+        if self.training:
+            self._weight_cache.clear()  # it holds two more copies of the weights
         if self.training or torch.is_grad_enabled() or quantizer.observer is not None:
             return quantizer(self.effective_weight())
         own = (*self.parameters(recurse=False), *self.buffers(recurse=False))
