@@ -7,7 +7,6 @@ from mmengine.logging import print_log
 from mmengine.registry import MODELS as MMENGINE_MODELS
 from torch import nn
 
-from mmqnet.compat import repair_ssd_head
 from mmqnet.models.convert import convert
 from mmqnet.models.quantization_config import QuantizationConfig
 from mmqnet.registry import MODELS
@@ -37,7 +36,6 @@ def QuantizedModel(  # noqa: N802 -- one name in configs and code
             f"'SingleStageDetector', but got {architecture!r}"
         )
     config = QuantizationConfig.from_dict(quantization)  # before the long work of building
-    repair_ssd_head()
     float_model = MMENGINE_MODELS.build(dict(type=architecture, **model))
     report = convert(float_model, config)
     print_log(report.table(), logger='current', level=logging.INFO)

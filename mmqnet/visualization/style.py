@@ -10,8 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 # Okabe and Ito's colours, which colour-blind readers tell apart.
-BLUE, ORANGE, GREEN, RED = '#0072B2', '#E69F00', '#009E73', '#D55E00'
-SKY, PURPLE = '#56B4E9', '#CC79A7'
+BLUE, ORANGE, RED = '#0072B2', '#E69F00', '#D55E00'
 INK, FAINT, FILL = '#222222', '#8A9099', '#D3D9E0'
 WIDTH = 8.3  # inches: as wide as a README shows a picture, at 100 dots an inch
 _DPI = 160
