@@ -2,6 +2,13 @@
 
 from mmqnet.calibration.calibrate import calibrate
 from mmqnet.calibration.samples import SampleCollector
-from mmqnet.calibration.thresholds import initial_beta, initial_thresholds
+from mmqnet.calibration.scales import fit_scales, initial_beta
+from mmqnet.calibration.thresholds import initial_thresholds
 
-__all__ = ['SampleCollector', 'calibrate', 'initial_beta', 'initial_thresholds']
+__all__ = [
+    'SampleCollector',
+    'calibrate',
+    'fit_scales',
+    'initial_beta',
+    'initial_thresholds',
+]

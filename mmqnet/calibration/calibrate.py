@@ -11,7 +11,8 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from mmqnet.calibration.samples import SampleCollector
-from mmqnet.calibration.thresholds import initial_beta, initial_thresholds
+from mmqnet.calibration.scales import fit_scales, initial_beta
+from mmqnet.calibration.thresholds import initial_thresholds
 from mmqnet.layers import QuantizedLayer
 from mmqnet.quantizers import Quantizer, quantizers_of
 
@@ -92,10 +93,11 @@ def _calibrate_input(name: str, quantizer: Quantizer, collector: SampleCollector
 def _initialize(
     name: str, quantizer: Quantizer, values: Tensor, max_abs: Tensor, signed: bool
 ) -> None:
-    levels = quantizer.config.levels_for(signed) or quantizer.config.levels
+    config = quantizer.config
+    levels = config.levels_for(signed) or config.levels
     beta = initial_beta(levels, max_abs)
     scaled = (beta * values).flatten()
-    method = quantizer.config.thresholds
+    method = config.thresholds
     if method == 'kmeans' and scaled.min() == scaled.max():
         print_log(
             f'all values of `{name}` are {values.flatten()[0].item():g}: uniform thresholds',
@@ -103,8 +105,13 @@ def _initialize(
             level=logging.WARNING,
         )
         method = 'uniform'
-    thresholds = initial_thresholds(scaled, levels, method, quantizer.config.zero_threshold)
-    quantizer.initialize(signed, beta, thresholds)
+    thresholds = initial_thresholds(scaled, levels, method, config.zero_threshold)
+    alpha = 1 / beta
+    if config.scale_init == 'mse':
+        rows, shape = values.reshape(beta.numel(), -1), beta.shape
+        fitted = fit_scales(rows, levels, thresholds, beta.flatten(), method != 'kmeans')
+        alpha, beta = (scale.view(shape) for scale in fitted)
+    quantizer.initialize(signed, alpha, beta, thresholds)
 
 
 @contextmanager

@@ -1,31 +1,13 @@
-"""Initial scales and thresholds (section "Initialisation" of the paper)."""
+"""Initial thresholds (section "Initialisation" of the paper)."""
 
 from collections.abc import Sequence
 from itertools import pairwise
 
-import torch
 from torch import Tensor
 
 from mmqnet.ops import kmeans_1d
 
-_HEADROOM = 5 / 4  # beta = 5p / 4q: the largest |x| lands a quarter beyond the outermost level
 _TERNARY_THRESHOLD = 0.05
-
-
-def initial_beta(levels: Sequence[float], max_abs: Tensor) -> Tensor:
-    """Input scale ``beta = 5p / (4q)`` with p the largest |level| and q the largest |x|.
-
-    Args:
-        levels: The levels Y.
-        max_abs: q, one value or one for each channel; values of 0 count as 1.
-
-    Returns:
-        Tensor: beta, of the shape of ``max_abs``.
-    """
-    largest = max(abs(levels[0]), abs(levels[-1]))
-    # tensor by tensor: torch divides a number by a tensor with one rounding more
-    numerator = max_abs.new_tensor(_HEADROOM * largest)
-    return numerator / torch.where(max_abs > 0, max_abs, torch.ones_like(max_abs))
 
 
 def initial_thresholds(

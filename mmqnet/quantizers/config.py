@@ -39,6 +39,10 @@ class QuantizerConfig:
         levels: The n + 1 levels Y, see :func:`resolve_levels`.
         thresholds: ``'kmeans'``, ``'uniform'`` (halfway between neighbouring levels) or the n
             thresholds in the scaled domain.
+        scale_init: How calibration sets the scales: ``'range'`` (default, the paper's:
+            ``beta = 5p / (4q)`` from the largest value q, ``alpha = 1 / beta``) or ``'mse'``
+            (alpha, and with other thresholds than ``'kmeans'`` beta too, of the least squared
+            error).
         learn_thresholds: Whether the thresholds are trained. Default False, as in the paper.
         backward_temperature: Temperature of the slope in the backward pass, ``None`` (default) for
             the exact gradient.
@@ -46,6 +50,7 @@ class QuantizerConfig:
 
     levels: tuple[float, ...]
     thresholds: str | tuple[float, ...] = 'kmeans'
+    scale_init: str = 'range'
     learn_thresholds: bool = False
     backward_temperature: float | None = None
 
@@ -74,6 +79,7 @@ class QuantizerConfig:
         values['levels'] = resolve_levels(values['levels'], f'{key}.levels')
         thresholds = values.get('thresholds', 'kmeans')
         values['thresholds'] = _check_thresholds(thresholds, values['levels'], f'{key}.thresholds')
+        _check_choice(values.get('scale_init', 'range'), ('range', 'mse'), f'{key}.scale_init')
         _check_bool(values.get('learn_thresholds', False), f'{key}.learn_thresholds')
         _check_positive(values.get('backward_temperature'), f'{key}.backward_temperature')
         return cls(**cls._check(values, key))
@@ -101,10 +107,7 @@ class WeightQuantizerConfig(QuantizerConfig):
     @classmethod
     def _check(cls, values: dict[str, Any], key: str) -> dict[str, Any]:
         granularity = values.get('granularity', 'layer')
-        if granularity not in ('layer', 'channel'):
-            raise ValueError(
-                f"`{key}.granularity` should be 'layer' or 'channel', but got {granularity!r}"
-            )
+        _check_choice(granularity, ('layer', 'channel'), f'{key}.granularity')
         _check_positive(values.get('zero_threshold'), f'{key}.zero_threshold')
         return values
 
@@ -170,6 +173,12 @@ def _check_thresholds(
             f'`{key}` should be finite and in increasing order, but got {list(values)}'
         )
     return values
+
+
+def _check_choice(value: Any, choices: Sequence[str], key: str) -> None:
+    if value not in choices:
+        allowed = ' or '.join(map(repr, choices))
+        raise ValueError(f'`{key}` should be {allowed}, but got {value!r}')
 
 
 def _check_bool(value: Any, key: str) -> None:

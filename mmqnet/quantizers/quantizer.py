@@ -126,12 +126,13 @@ class Quantizer(nn.Module):
         self._temperature = float(temperature)
 
     @torch.no_grad()
-    def initialize(self, signed: bool, beta: Tensor, thresholds: Tensor) -> None:
-        """Takes over what calibration found; alpha becomes 1 / beta.
+    def initialize(self, signed: bool, alpha: Tensor, beta: Tensor, thresholds: Tensor) -> None:
+        """Takes over what calibration found.
 
         Args:
             signed: Whether the input takes negative values, which selects the levels.
-            beta: Input scale, of the shape ``scale_shape`` or 0-d.
+            alpha: Output scale, of the shape ``scale_shape`` or 0-d.
+            beta: Input scale, likewise.
             thresholds: (n,), non-decreasing, in the scaled domain.
         """
         levels = self.config.levels_for(signed)
@@ -139,7 +140,7 @@ class Quantizer(nn.Module):
         self.enabled.fill_(levels is not None)
         self.thresholds.copy_(thresholds)
         self.log_beta.copy_(beta.log().expand_as(self.log_beta))
-        self.log_alpha.copy_(-self.log_beta)
+        self.log_alpha.copy_(alpha.log().expand_as(self.log_alpha))
         self.calibrated.fill_(True)
         self._read_state()
 

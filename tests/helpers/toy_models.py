@@ -29,7 +29,8 @@ def ready(quantizer: Quantizer, beta: float = 2.0, signed: bool = True) -> Quant
     """Calibrates a quantizer by hand, with its thresholds halfway between the levels."""
     levels = torch.tensor(quantizer.config.levels_for(signed) or quantizer.config.levels)
     thresholds = (levels[1:] + levels[:-1]) / 2
-    quantizer.initialize(signed, torch.full_like(quantizer.log_beta, beta), thresholds)
+    scale = torch.full_like(quantizer.log_beta, beta)
+    quantizer.initialize(signed, 1 / scale, scale, thresholds)
     return quantizer
 
 

@@ -7,23 +7,12 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from toy_models import calibrated, weight_config
 
-from mmqnet.calibration import initial_beta, initial_thresholds
+from mmqnet.calibration import initial_thresholds
 from mmqnet.layers import QuantConv2d
 from mmqnet.ops import kmeans_1d
 from mmqnet.quantizers import resolve_levels
 
 SETS = ['binary', 'ternary', 'pm2', 'pm4', 'int5', 'int8', 'uint1', 'uint2', 'uint8']
-
-
-@pytest.mark.parametrize('name', SETS)
-def test_beta_is_five_quarters_of_p_over_q(name):
-    levels, q = resolve_levels(name), torch.tensor([0.3, 1.0, 17.25])
-    p = max(abs(level) for level in levels)
-    assert torch.equal(initial_beta(levels, q), torch.tensor(5 * p / 4) / q)
-
-
-def test_beta_of_nothing_but_zeros_is_that_of_one():
-    assert initial_beta((-1.0, 1.0), torch.tensor([0.0, 1.0])).tolist() == [1.25, 1.25]
 
 
 class TestPaper:

@@ -66,6 +66,11 @@ def test_config_is_frozen_and_takes_the_dict_of_mmengine():
             ValueError,
             r"\.granularity` should be 'layer' or 'channel', but got 'tensor'",
         ),
+        (
+            dict(levels='pm4', scale_init='max'),
+            ValueError,
+            r"\.scale_init`.*'range' or 'mse'",
+        ),
         (dict(levels='pm4', zero_threshold=-0.05), ValueError, r'\.zero_threshold`.*-0\.05'),
     ],
 )

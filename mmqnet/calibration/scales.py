@@ -1,0 +1,81 @@
+"""Initial scales: from the largest value (the paper) or by least squares."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+_HEADROOM = 5 / 4  # beta = 5p / 4q: the largest |x| lands a quarter beyond the outermost level
+# Input scales that are tried, as multiples of p / q. At the upper end the outermost level stands at
+# 1/64 of the largest |x|: 2-bit activations with a long tail ask for such.
+_TRIED = torch.logspace(-1, 6, 256, base=2, dtype=torch.float64)
+
+
+def initial_beta(levels: Sequence[float], max_abs: Tensor) -> Tensor:
+    """Input scale ``beta = 5p / (4q)`` with p the largest |level| and q the largest |x|.
+
+    Args:
+        levels: The levels Y.
+        max_abs: q, one value or one for each channel; values of 0 count as 1.
+
+    Returns:
+        Tensor: beta, of the shape of ``max_abs``.
+    """
+    # tensor by tensor: torch divides a number by a tensor with one rounding more
+    numerator = max_abs.new_tensor(_HEADROOM * _largest(levels))
+    return numerator / torch.where(max_abs > 0, max_abs, torch.ones_like(max_abs))
+
+
+def fit_scales(
+    values: Tensor, levels: Sequence[float], thresholds: Tensor, beta: Tensor, search_beta: bool
+) -> tuple[Tensor, Tensor]:
+    """Scales that lose least: ``sum (x - alpha * Y)^2`` over the values of each channel.
+
+    With thresholds halfway between the levels, and beta searched too, the result is the
+    nearest-level quantizer of the least squared error, within a step of 2% of beta.
+
+    Args:
+        values: x, (C, N): a row for each pair of scales.
+        levels: The n + 1 levels Y.
+        thresholds: (n,), in the scaled domain, the same for all rows.
+        beta: (C,), input scales from which the thresholds come.
+        search_beta: Whether other input scales are tried; for thresholds that were found in the
+            values at this beta that makes no sense.
+
+    Returns:
+        tuple[Tensor, Tensor]: alpha and beta, (C,). A row that no positive alpha fits better than
+        0 does, for example one of zeros, keeps its beta and gets ``alpha = 1 / beta``.
+    """
+    exact = values.new_tensor(tuple(levels)).double()
+    fitted_alpha, fitted_beta = 1 / beta, beta.clone()
+    for i, row in enumerate(values):
+        tried = beta[i : i + 1].double()
+        if search_beta and row.any():
+            tried = _TRIED.to(values.device) * _largest(levels) / row.abs().max()
+        alpha, gain = _fit_alpha(row, exact, thresholds.double() / tried[:, None])
+        best = gain.argmax()
+        if gain[best] > 0:
+            fitted_alpha[i], fitted_beta[i] = alpha[best], tried[best]
+    return fitted_alpha, fitted_beta
+
+
+def _fit_alpha(values: Tensor, levels: Tensor, edges: Tensor) -> tuple[Tensor, Tensor]:
+    """For each row of ``edges`` (K, n), where the codes change, the best alpha and its gain.
+
+    By prefix sums over the sorted values (N,). The gain is what the fit takes off the squared error
+    of 0; both are 0 where no positive scale takes anything off.
+    """
+    ordered = values.sort().values
+    prefix = torch.cat([ordered.new_zeros(1).double(), ordered.double().cumsum(0)])
+    inner = torch.searchsorted(ordered, edges.to(ordered))
+    first, last = inner.new_zeros(len(edges), 1), inner.new_full((len(edges), 1), len(values))
+    bounds = torch.cat([first, inner, last], dim=1)
+    dot = ((prefix[bounds].diff(dim=1)) * levels).sum(1)
+    norm = (bounds.diff(dim=1) * levels.square()).sum(1)
+    useful = (dot > 0) & (norm > 0)
+    alpha = torch.where(useful, dot / norm, 0.0)
+    return alpha, torch.where(useful, alpha * dot, 0.0)
+
+
+def _largest(levels: Sequence[float]) -> float:
+    return max(abs(levels[0]), abs(levels[-1]))
