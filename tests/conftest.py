@@ -12,6 +12,10 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 
+# Before torch is imported, for the processes that tests start too: the models are small, and
+# `make test` runs as many tests at once as there are cores.
+os.environ.setdefault('OMP_NUM_THREADS', '1')
+
 
 @pytest.fixture(autouse=True)
 def _clean_mmengine_state():
