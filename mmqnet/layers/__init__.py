@@ -13,7 +13,7 @@ from mmqnet.layers.conv import (
 )
 from mmqnet.layers.linear import QuantLinear
 from mmqnet.layers.quantized_layer import QuantizedLayer, build_input_quantizer
-from mmqnet.layers.residual import quantize_block_input, residual_block_types
+from mmqnet.layers.residual import quantize_block_input, reads_its_input_once
 from mmqnet.layers.roles import (
     activation_quantizers,
     parameter_roles,
@@ -44,7 +44,7 @@ __all__ = [
     'build_input_quantizer',
     'parameter_roles',
     'quantize_block_input',
-    'residual_block_types',
+    'reads_its_input_once',
     'resting_parameters',
     'weight_quantizers',
 ]

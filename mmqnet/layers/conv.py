@@ -19,9 +19,9 @@ from mmqnet.registry import MODELS
 class _QuantizedConv(QuantizedLayer):
     _conv_forward: Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Convolves ``x`` (N, C, H, W)."""
-        return self._conv_forward(self.quantized_input(x), self.quantized_weight(), self.bias)
+    def forward(self, input: Tensor) -> Tensor:
+        """Convolves ``input`` (N, C, H, W)."""
+        return self._conv_forward(self.quantized_input(input), self.quantized_weight(), self.bias)
 
 
 @MODELS.register_module()

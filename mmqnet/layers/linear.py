@@ -11,6 +11,6 @@ from mmqnet.registry import MODELS
 class QuantLinear(QuantizedLayer, nn.Linear):
     """Linear with quantized weights and input; arguments as for ``nn.Linear`` and the mixin."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Maps ``x`` (..., in_features) to (..., out_features)."""
-        return F.linear(self.quantized_input(x), self.quantized_weight(), self.bias)
+    def forward(self, input: Tensor) -> Tensor:
+        """Maps ``input`` (..., in_features) to (..., out_features)."""
+        return F.linear(self.quantized_input(input), self.quantized_weight(), self.bias)

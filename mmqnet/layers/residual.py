@@ -4,6 +4,8 @@ The block's class stays what it is. Its input passes a quantizer before the bloc
 (the identity is quantized too, as in the paper's code), outside of activation checkpointing.
 """
 
+import functools
+import importlib
 from typing import Any
 
 from torch import nn
@@ -11,22 +13,37 @@ from torch import nn
 from mmqnet.quantizers import Quantizer
 
 
-def residual_block_types() -> tuple[type[nn.Module], ...]:
-    """BasicBlock and Bottleneck of whichever of MMDetection and MMPretrain is installed."""
-    types: list[type[nn.Module]] = []
-    try:
-        from mmdet.models.backbones import resnet as detection
+@functools.cache
+def _known_forwards() -> frozenset[object]:
+    """Forwards of blocks that give their input to conv1, the down-sample layers and the sum only.
 
-        types += [detection.BasicBlock, detection.Bottleneck]
-    except ImportError:
-        pass
-    try:
-        from mmpretrain.models.backbones import resnet as classification
+    Of whichever of MMDetection and MMPretrain is installed; ResNeXt, RegNet, HRNet and others
+    inherit the first two.
+    """
+    found = set()
+    for package in ('mmdet', 'mmpretrain'):
+        for module, *blocks in (
+            ('resnet', 'BasicBlock', 'Bottleneck'),
+            ('res2net', 'Bottle2neck'),
+            ('resnest', 'Bottleneck'),
+            ('seresnet', 'SEBottleneck'),
+        ):
+            try:
+                backbone = importlib.import_module(f'{package}.models.backbones.{module}')
+            except ImportError:
+                continue
+            found |= {getattr(backbone, block).forward for block in blocks}
+    return frozenset(found)
 
-        types += [classification.BasicBlock, classification.Bottleneck]
-    except ImportError:
-        pass
-    return tuple(types)
+
+def reads_its_input_once(block: nn.Module) -> bool:
+    """Whether a module is a residual block whose input can be quantized once, for all readers.
+
+    By the function ``forward`` itself: a block with one of its own might read its input in another
+    way (TridentNet's takes lists), and one that is entered by another door too, as DetectoRS's by
+    ``rfp_forward``, would pass by the quantizer. The layers of such blocks have their own.
+    """
+    return type(block).forward in _known_forwards() and not hasattr(block, 'rfp_forward')
 
 
 def quantize_block_input(block: nn.Module, quantizer: Quantizer) -> None:

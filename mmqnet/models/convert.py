@@ -1,35 +1,23 @@
 """Conversion: replaces the layers of a float model by quantized ones, in place."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
+from typing import NoReturn
 
 from torch import nn
 
 from mmqnet.layers import (
     QUANTIZED_LAYERS,
+    QuantizedLayer,
     build_input_quantizer,
     quantize_block_input,
-    residual_block_types,
+    reads_its_input_once,
 )
-from mmqnet.models.patterns import check_patterns, matches_any
-from mmqnet.models.prediction_layers import prediction_layers
+from mmqnet.models.inventory import weights_of
+from mmqnet.models.plan import LayerPlan, plan_layers
 from mmqnet.models.quantization_config import QuantizationConfig
 from mmqnet.models.report import LayerReport, QuantizationReport, describe_levels
-from mmqnet.quantizers import (
-    ActivationQuantizerConfig,
-    WeightQuantizerConfig,
-    num_bits,
-    quantizers_of,
-)
-
-
-@dataclass(frozen=True)
-class _LayerPlan:
-    name: str
-    layer: nn.Module
-    weight: WeightQuantizerConfig | None = None
-    activation: ActivationQuantizerConfig | None = None
-    reason: str = ''
+from mmqnet.quantizers import ActivationQuantizerConfig, num_bits, quantizers_of
 
 
 def convert(model: nn.Module, config: QuantizationConfig) -> QuantizationReport:
@@ -45,8 +33,9 @@ def convert(model: nn.Module, config: QuantizationConfig) -> QuantizationReport:
         QuantizationReport: What each layer got, and why others were left in float.
 
     Raises:
-        ValueError: If a pattern matches no layer, no layer is left to quantize, or the model is
-            quantized already or a single layer.
+        ValueError: If a pattern matches no layer that can be quantized, an override has no
+            effect, no layer is left to quantize, or the model is quantized already or a single
+            layer.
     """
     if quantizers_of(model):
         raise ValueError('the model has quantizers already: convert a float model')
@@ -55,7 +44,7 @@ def convert(model: nn.Module, config: QuantizationConfig) -> QuantizationReport:
             f'a model that is one {type(model).__name__} cannot be converted in place: use '
             f'{QUANTIZED_LAYERS[type(model)].__name__}.from_float'
         )
-    plans = {plan.name: plan for plan in _plan(model, config)}
+    plans = {plan.name: plan for plan in plan_layers(model, config)}
     report = QuantizationReport(tuple(map(_report_layer, plans.values())))
     if not report.quantized:
         reasons = sorted({layer.reason for layer in report.skipped}) or ['it has no layers']
@@ -68,58 +57,18 @@ def convert(model: nn.Module, config: QuantizationConfig) -> QuantizationReport:
     for block, activation in blocks:
         weight = block.get_parameter('conv1.weight')
         quantize_block_input(block, build_input_quantizer(activation, weight))
+    _refuse_reparameterization(model)
     return report
 
 
-def _plan(model: nn.Module, config: QuantizationConfig) -> Iterator[_LayerPlan]:
-    layers = dict(_layers_with_weights(model))
-    names = [name for name, layer in layers.items() if type(layer) in QUANTIZED_LAYERS]
-    if names:
-        check_patterns(config.include, names, 'quantization.include')
-        check_patterns(config.exclude, list(layers), 'quantization.exclude')
-        overridden = [pattern for pattern, _ in config.overrides]
-        check_patterns(overridden, names, 'quantization.overrides')
-    positions = {'first': set(names[:1]), 'last': prediction_layers(model, names)}
-    kept = {name: p for p in config.keep_float for name in positions[p]}
-    for name, layer in layers.items():
-        reason = _reason_for_float(name, layer, kept, config)
-        weight, activation = (None, None) if reason else config.for_layer(name)
-        if weight is None and activation is None and not reason:
-            reason = 'config gives it neither weight nor activation levels'
-        yield _LayerPlan(name, layer, weight, activation, reason)
-
-
-def _layers_with_weights(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Layers that multiply by a weight matrix, convertible or not; norms and embeddings do not."""
-    for name, module in model.named_modules():
-        weights = (module._parameters.get(key) for key in ('weight', 'in_proj_weight'))
-        has_matrix = any(weight is not None and weight.dim() >= 2 for weight in weights)
-        if has_matrix and not isinstance(module, nn.Embedding):
-            yield name, module
-
-
-def _reason_for_float(
-    name: str, layer: nn.Module, kept: dict[str, str], config: QuantizationConfig
-) -> str:
-    if type(layer) not in QUANTIZED_LAYERS:
-        return f'class {type(layer).__name__} is not supported'
-    if not matches_any(name, config.include):
-        return 'not included'
-    if matches_any(name, config.exclude):
-        return 'excluded'
-    if name in kept:
-        return f'{kept[name]} layer'
-    return ''
-
-
 def _quantize_blocks(
-    model: nn.Module, plans: dict[str, _LayerPlan]
+    model: nn.Module, plans: dict[str, LayerPlan]
 ) -> list[tuple[nn.Module, ActivationQuantizerConfig]]:
     """Finds the residual blocks whose input is quantized once, and takes that off their layers."""
     blocks = []
     for name, block in model.named_modules():
         conv1 = plans.get(f'{name}.conv1')
-        if not isinstance(block, residual_block_types()) or conv1 is None:
+        if conv1 is None or not reads_its_input_once(block):
             continue
         readers = [conv1]
         downsample = getattr(block, 'downsample', None)
@@ -134,7 +83,7 @@ def _quantize_blocks(
     return blocks
 
 
-def _replace_layers(model: nn.Module, plans: dict[str, _LayerPlan]) -> None:
+def _replace_layers(model: nn.Module, plans: dict[str, LayerPlan]) -> None:
     # by identity: heads share one layer among several places
     quantized = {
         plan.layer: QUANTIZED_LAYERS[type(plan.layer)].from_float(
@@ -149,14 +98,28 @@ def _replace_layers(model: nn.Module, plans: dict[str, _LayerPlan]) -> None:
                 parent._modules[name] = quantized[child]
 
 
-def _report_layer(plan: _LayerPlan) -> LayerReport:
-    weights = [p for p in plan.layer.parameters(recurse=False) if p.dim() >= 2]
+def _refuse_reparameterization(model: nn.Module) -> None:
+    """Stands before methods that would merge the float weights of several layers into one."""
+    for module in model.modules():
+        merges = callable(getattr(module, 'switch_to_deploy', None))
+        if merges and any(isinstance(layer, QuantizedLayer) for layer in module.modules()):
+            module.__dict__['switch_to_deploy'] = partial(_cannot_switch, type(module).__name__)
+
+
+def _cannot_switch(kind: str) -> NoReturn:
+    raise RuntimeError(
+        f'{kind}.switch_to_deploy() would merge float weights and lose the quantizers: '
+        're-parameterize the float model, then quantize a config with its `deploy=True`'
+    )
+
+
+def _report_layer(plan: LayerPlan) -> LayerReport:
     return LayerReport(
         name=plan.name,
         kind=type(plan.layer).__name__,
         weight=describe_levels(plan.weight.levels if plan.weight else None),
         activation=describe_levels(plan.activation.levels if plan.activation else None),
         reason=plan.reason,
-        num_weights=sum(weight.numel() for weight in weights),
+        num_weights=sum(weight.numel() for weight in weights_of(plan.layer)),
         weight_bits=num_bits(plan.weight.levels) if plan.weight else 32,
     )

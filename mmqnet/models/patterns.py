@@ -2,7 +2,7 @@
 
 import difflib
 import fnmatch
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 
 
 def matches(name: str, pattern: str) -> bool:
@@ -23,22 +23,36 @@ def matches_any(name: str, patterns: Iterable[str]) -> bool:
     return any(matches(name, pattern) for pattern in patterns)
 
 
-def check_patterns(patterns: Sequence[str], names: Sequence[str], key: str) -> None:
-    """Refuses patterns that match no layer.
+def check_patterns(patterns: Iterable[str], layers: Mapping[str, str], key: str) -> None:
+    """Refuses patterns that match no layer, or none that can be quantized.
 
     Args:
         patterns: The patterns of one config key.
-        names: Names of all layers that could be quantized.
+        layers: From the names of all layers to what stands against their quantization; an empty
+            text where nothing does.
         key: The config key, for the message.
 
     Raises:
         ValueError: If a pattern matches none; the message names near misses.
     """
     for pattern in patterns:
-        if any(matches(name, pattern) for name in names):
-            continue
-        ancestors = {'.'.join(name.split('.')[:end]) for name in names for end in range(1, 9)}
-        near = difflib.get_close_matches(pattern, sorted(ancestors | set(names)), n=3, cutoff=0.5)
-        tops = sorted({name.split('.')[0] for name in names})
-        hint = f'near misses: {near}' if near else f'the layers lie below {tops}'
-        raise ValueError(f'`{key}` has the pattern {pattern!r} that matches no layer; {hint}')
+        matched = [name for name in layers if matches(name, pattern)]
+        if not matched:
+            raise ValueError(
+                f'`{key}` has the pattern {pattern!r} that matches no layer; '
+                f'{_near_misses(pattern, layers)}'
+            )
+        if all(layers[name] for name in matched):
+            found = '; '.join(f'`{name}`: {layers[name]}' for name in matched[:3])
+            raise ValueError(
+                f'`{key}` has the pattern {pattern!r} that matches no layer that can be '
+                f'quantized, only {found}'
+            )
+
+
+def _near_misses(pattern: str, names: Iterable[str]) -> str:
+    names = list(names)
+    ancestors = {'.'.join(name.split('.')[:end]) for name in names for end in range(1, 9)}
+    near = difflib.get_close_matches(pattern, sorted(ancestors | set(names)), n=3, cutoff=0.5)
+    tops = sorted({name.split('.')[0] for name in names})
+    return f'near misses: {near}' if near else f'the layers lie below {tops}'

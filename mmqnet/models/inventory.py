@@ -1,0 +1,110 @@
+"""The layers of a float model that multiply by weights: which can be quantized, and why not."""
+
+from collections import Counter
+from dataclasses import dataclass
+
+from torch import nn
+from torch.nn.modules.conv import _ConvNd
+from torch.nn.modules.lazy import LazyModuleMixin
+from torch.nn.parameter import is_lazy
+
+from mmqnet.layers import QUANTIZED_LAYERS
+from mmqnet.models.forward_code import products_in, weights_read_by
+
+_LOOKS_UP = (nn.Embedding, nn.EmbeddingBag, nn.LayerNorm)  # matrices that multiply nothing
+
+
+@dataclass(frozen=True)
+class FoundLayer:
+    """A layer with weights, or a module that multiplies activations by each other.
+
+    Attributes:
+        name: Dotted module name; the first one, if the layer has several.
+        module: The float layer.
+        obstacle: Why it cannot be quantized; empty if it can.
+    """
+
+    name: str
+    module: nn.Module
+    obstacle: str
+
+
+def find_layers(model: nn.Module) -> list[FoundLayer]:
+    """Finds the layers of a float model, in the order of registration."""
+    read_elsewhere = _weights_read_elsewhere(model)
+    owners = Counter(
+        id(weight) for module in model.modules() for weight in module._parameters.values()
+    )
+    found: list[FoundLayer] = []
+    unsupported = ''  # the layer of a class that is not supported in which the present one lies
+    for name, module in model.named_modules():
+        kind: type = type(module)
+        inside = unsupported and name.startswith(f'{unsupported}.')
+        if not _multiplies_by_weights(module):
+            products = products_in(kind) if name else ()
+            if products and any(map(_multiplies_by_weights, module.modules())):
+                reason = f'multiplies activations ({", ".join(sorted(products))}), not quantized'
+                found.append(FoundLayer(name, module, reason))
+            continue
+        obstacle = _obstacle(module)
+        if inside:
+            obstacle = f'part of `{unsupported}`, which is not supported'
+        elif obstacle:
+            unsupported = name
+        elif module in read_elsewhere:
+            obstacle = f'{read_elsewhere[module]} reads its weights itself'
+        elif owners[id(module.weight)] > 1:
+            obstacle = 'shares its weights with another layer'
+        found.append(FoundLayer(name, module, obstacle))
+    return found
+
+
+def weights_of(module: nn.Module) -> list[nn.Parameter]:
+    """The weights that a layer multiplies by, of two dimensions or more; norms have none."""
+    return [
+        parameter
+        for name, parameter in module._parameters.items()
+        if parameter is not None
+        and 'weight' in name
+        and not is_lazy(parameter)
+        and parameter.dim() >= 2
+        and not isinstance(module, _LOOKS_UP)
+    ]
+
+
+def _multiplies_by_weights(module: nn.Module) -> bool:
+    return isinstance(module, _ConvNd | nn.Linear) or bool(weights_of(module))
+
+
+def _obstacle(module: nn.Module) -> str:
+    """What in the layer itself stands against its quantization."""
+    if isinstance(module, LazyModuleMixin):
+        return 'built at its first input only'
+    if nn.utils.parametrize.is_parametrized(module):
+        return 'its weights are parametrized'
+    if type(module) not in QUANTIZED_LAYERS:
+        return f'class {type(module).__name__} is not supported'
+    if module._parameters.get('weight') is None:
+        return 'its weights are computed from others, as by weight_norm'
+    if 'forward' in module.__dict__:
+        return 'its forward has been replaced'
+    return ''
+
+
+def _weights_read_elsewhere(model: nn.Module) -> dict[nn.Module, str]:
+    """From a layer to the forward that reads its weights."""
+    readers: dict[nn.Module, str] = {}
+    for module in model.modules():
+        kind: type = type(module)
+        for name in weights_read_by(kind) if module._modules else ():
+            layer = _submodule(module, name)
+            if layer is not None:
+                readers[layer] = f'{kind.__name__}.forward'
+    return readers
+
+
+def _submodule(module: nn.Module, name: str) -> nn.Module | None:
+    try:
+        return module.get_submodule(name)
+    except AttributeError:
+        return None  # an option of the class has left it out

@@ -1,0 +1,97 @@
+"""What each layer of a float model is to become, and why some stay in float."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from torch import nn
+
+from mmqnet.models.inventory import FoundLayer, find_layers
+from mmqnet.models.patterns import check_patterns, matches, matches_any
+from mmqnet.models.prediction_layers import prediction_layers
+from mmqnet.models.quantization_config import QuantizationConfig
+from mmqnet.quantizers import ActivationQuantizerConfig, WeightQuantizerConfig
+
+_REMEDIES = {
+    'not included': 'add it to `quantization.include`',
+    'excluded': 'take it out of `quantization.exclude`',
+    'first layer': "leave 'first' out of `quantization.keep_float`",
+    'last layer': "leave 'last' out of `quantization.keep_float`",
+}
+
+
+@dataclass(frozen=True)
+class LayerPlan:
+    """One layer: its quantizers, or the reason why it stays in float.
+
+    Attributes:
+        name: Dotted module name.
+        layer: The float layer.
+        weight: Quantizer of its weights, None for float.
+        activation: Quantizer of its input, None for float.
+        reason: Why it stays in float; empty if it does not.
+    """
+
+    name: str
+    layer: nn.Module
+    weight: WeightQuantizerConfig | None = None
+    activation: ActivationQuantizerConfig | None = None
+    reason: str = ''
+
+
+def plan_layers(model: nn.Module, config: QuantizationConfig) -> Iterator[LayerPlan]:
+    """Plans the conversion of a float model, layer by layer in the order of registration.
+
+    Raises:
+        ValueError: If a pattern matches no layer that can be quantized, or an override has no
+            effect.
+    """
+    layers = find_layers(model)
+    names = [layer.name for layer in layers if not layer.obstacle]
+    if names:
+        _check_patterns(config, layers)
+    positions = {'first': set(names[:1]), 'last': prediction_layers(model, names)}
+    kept = {name: p for p in config.keep_float for name in positions[p]}
+    held_back = {
+        layer.name: layer.obstacle or _reason_for_float(layer.name, kept, config)
+        for layer in layers
+    }
+    _check_overrides(config, {name: held_back[name] for name in names})
+    for layer in layers:
+        reason = held_back[layer.name]
+        weight, activation = (None, None) if reason else config.for_layer(layer.name)
+        if weight is None and activation is None and not reason:
+            reason = 'config gives it neither weight nor activation levels'
+        yield LayerPlan(layer.name, layer.module, weight, activation, reason)
+
+
+def _check_patterns(config: QuantizationConfig, layers: list[FoundLayer]) -> None:
+    obstacles = {layer.name: layer.obstacle for layer in layers}
+    check_patterns(config.include, obstacles, 'quantization.include')
+    check_patterns(config.exclude, dict.fromkeys(obstacles, ''), 'quantization.exclude')
+    overridden = [pattern for pattern, _ in config.overrides]
+    check_patterns(overridden, obstacles, 'quantization.overrides')
+
+
+def _reason_for_float(name: str, kept: dict[str, str], config: QuantizationConfig) -> str:
+    if not matches_any(name, config.include):
+        return 'not included'
+    if matches_any(name, config.exclude):
+        return 'excluded'
+    if name in kept:
+        return f'{kept[name]} layer'
+    return ''
+
+
+def _check_overrides(config: QuantizationConfig, held_back: Mapping[str, str]) -> None:
+    """Refuses an override that asks for levels, but reaches only layers that stay in float."""
+    for pattern, override in config.overrides:
+        reached = [name for name in held_back if matches(name, pattern)]
+        wants_levels = any(quantizer is not None for quantizer in override.values())
+        if wants_levels and all(held_back[name] for name in reached):
+            name, reason = reached[0], held_back[reached[0]]
+            others = f' (and {len(reached) - 1} more)' if len(reached) > 1 else ''
+            raise ValueError(
+                f'`quantization.overrides` has the pattern {pattern!r} that can have no effect: '
+                f'`{name}`{others} stays in float as {reason!r}; {_REMEDIES[reason]}, or drop '
+                'the override'
+            )
