@@ -9,7 +9,8 @@ from torch import nn
 
 import mmqnet  # noqa: F401 -- repairs upstream faults before anything else is imported
 from mmqnet import visualization as vis
-from mmqnet.calibration import calibrate
+from mmqnet.calibration import calibrate, run_model
+from mmqnet.engine.arguments import positive_integer
 from mmqnet.engine.launch import load_config
 
 Parser = argparse.ArgumentParser
@@ -25,7 +26,7 @@ def parse_args(args: list[str] | None = None) -> argparse.Namespace:
     checkpoint.add_argument('checkpoint', help='checkpoint of the quantized model')
     checkpoint.add_argument(
         '--calibrate',
-        type=positive,
+        type=positive_integer,
         nargs='?',
         const=64,
         metavar='N',
@@ -34,7 +35,10 @@ def parse_args(args: list[str] | None = None) -> argparse.Namespace:
     )
     layer.add_argument('layer', help='name of a layer, or of a residual block for its input')
     data.add_argument(
-        '--data', type=positive, metavar='N', help='draw activations, seen on N validation images'
+        '--data',
+        type=positive_integer,
+        metavar='N',
+        help='draw activations, seen on N validation images',
     )
     out.add_argument('--out', required=True, help='picture to write: .png, .svg, .pdf, ..')
 
@@ -59,12 +63,6 @@ def parse_args(args: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(args)
 
 
-def positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f'should be a positive integer, but got {text!r}')
-    return int(text)
-
-
 def load_model(args: argparse.Namespace, config: Config) -> nn.Module:
     """The model with its weights, calibrated."""
     model = vis.build_model(config)
@@ -73,7 +71,7 @@ def load_model(args: argparse.Namespace, config: Config) -> nn.Module:
     vis.load_weights(model, args.checkpoint)
     if args.calibrate:
         images = vis.load_images(config, 'train_dataloader', args.calibrate)
-        done = calibrate(model, images, lambda batch: vis.run_model(model, batch))
+        done = calibrate(model, images, lambda batch: run_model(model, batch))
         print(f'initialised {len(done)} quantizers')
     vis.check_calibrated(model, args.checkpoint)
     return model
@@ -85,7 +83,7 @@ def draw_model(args: argparse.Namespace) -> vis.Figure:
     images = vis.load_images(config, 'val_dataloader', args.data or 0)
 
     def collect(names: list[str]) -> dict[str, vis.LayerValues]:
-        return vis.collect_inputs(model, names, images, lambda batch: vis.run_model(model, batch))
+        return vis.collect_inputs(model, names, images, lambda batch: run_model(model, batch))
 
     if args.command == 'overview':
         return vis.draw_overview(model, collect(vis.input_names(model)) if args.data else None)

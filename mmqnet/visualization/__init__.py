@@ -9,7 +9,6 @@ from mmqnet.visualization.loading import (
     check_calibrated,
     load_images,
     load_weights,
-    run_model,
 )
 from mmqnet.visualization.overview import draw_overview
 from mmqnet.visualization.sources import (
@@ -41,7 +40,6 @@ __all__ = [
     'load_images',
     'load_weights',
     'read_gap',
-    'run_model',
     'save_figure',
     'weight_names',
     'weight_values',

@@ -89,12 +89,6 @@ def load_images(config: Config, key: str, count: int) -> Iterator[Any]:
     yield from itertools.islice(Runner.build_dataloader(loader, seed=0), count)
 
 
-def run_model(model: nn.Module, batch: Any) -> None:
-    """Runs the model on a batch, up to its raw outputs."""
-    data = model.data_preprocessor(batch, False)  # type: ignore[operator]
-    model(**data, mode='tensor') if isinstance(data, dict) else model(*data, mode='tensor')
-
-
 def _check_weight(model: nn.Module, key: str, saved: Mapping[str, Any], path: str) -> None:
     found = saved.get(key, saved.get(f'module.{key}'))
     shape = tuple(model.get_parameter(key).shape)

@@ -9,6 +9,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import BaseLoop, EpochBasedTrainLoop, Runner
 from torch.utils.data import DataLoader
 
+from mmqnet.engine.arguments import check_positive_integers
 from mmqnet.engine.unwrap import unwrap
 from mmqnet.quantizers import soft_evaluation
 from mmqnet.registry import HOOKS
@@ -33,11 +34,7 @@ class SoftHardGapHook(Hook):
     priority = 'LOWEST'
 
     def __init__(self, interval: int = 1, num_samples: int = 200) -> None:
-        for name, value in (('interval', interval), ('num_samples', num_samples)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(
-                    f'`SoftHardGapHook.{name}` should be a positive integer, but got {value!r}'
-                )
+        check_positive_integers('SoftHardGapHook', interval=interval, num_samples=num_samples)
         self._interval = interval
         self._num_samples = num_samples
         self._validations = 0

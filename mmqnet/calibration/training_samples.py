@@ -1,0 +1,115 @@
+"""Random training samples, apart from the training's own order of samples and random numbers."""
+
+import functools
+import random
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.dist import get_rank, get_world_size
+from torch import nn
+from torch.utils.data import DataLoader, Subset
+from tqdm import tqdm
+
+from mmqnet.calibration.batch_norm import reestimate_batch_norm
+from mmqnet.calibration.calibrate import calibrate
+
+
+def calibrate_on_samples(
+    model: nn.Module, train: DataLoader[Any], num_samples: int = 1000, seed: int = 0
+) -> list[str]:
+    """Calibrates on random training samples, see :func:`calibrate`.
+
+    The same weights and arguments give the same bits, in a training and without one.
+
+    Args:
+        model: A converted model of MMDetection or MMPretrain, not wrapped.
+        train: The training's data loader, whose samples, batch size and collation are used.
+        num_samples: How many samples, of all processes together. Default 1000, as in the paper.
+        seed: Of their choice and of their augmentation. Default 0.
+
+    Returns:
+        list[str]: Names of the quantizers that were initialised; empty if none was left to be.
+    """
+    with _random_state_of(seed):
+        samples = sample_loader(train, num_samples, seed)
+        run = functools.partial(run_model, model)
+        return calibrate(model, samples, run, _progress_bar('Calibrating'))
+
+
+def reestimate_on_samples(
+    model: nn.Module, train: DataLoader[Any], num_samples: int = 1000, seed: int = 0
+) -> list[str]:
+    """Recomputes batch statistics on random training samples, see :func:`reestimate_batch_norm`.
+
+    Args:
+        model: As for :func:`calibrate_on_samples`, calibrated.
+        train: As there.
+        num_samples: As there; what is left of them after the last whole batch is not used.
+        seed: As there.
+
+    Returns:
+        list[str]: Names of the batch normalizations that have new statistics.
+    """
+    with _random_state_of(seed):
+        samples = sample_loader(train, num_samples, seed, whole_batches=True)
+        run = functools.partial(run_model, model)
+        return reestimate_batch_norm(model, samples, run, _progress_bar('Re-estimating'))
+
+
+def sample_loader(
+    train: DataLoader[Any], num_samples: int, seed: int = 0, whole_batches: bool = False
+) -> DataLoader[Any]:
+    """Loader of random training samples, this process's share of them.
+
+    Args:
+        train: The training's data loader.
+        num_samples: How many samples, of all processes together; all if there are fewer.
+        seed: Of their choice. Default 0.
+        whole_batches: Whether all batches are to be of one size, and equally many on every
+            process. Default False.
+    """
+    order = np.random.default_rng(seed).permutation(len(train.dataset))[:num_samples]  # type: ignore[arg-type]
+    if whole_batches:
+        order = order[: len(order) - len(order) % get_world_size()]
+    share = order[get_rank() :: get_world_size()]
+    batch_size = train.batch_size or train.batch_sampler.batch_size  # type: ignore[union-attr]
+    init = train.worker_init_fn
+    if isinstance(init, functools.partial) and 'seed' in init.keywords:
+        init = functools.partial(init, seed=seed)  # MMEngine's, which knows the training's seed
+    return DataLoader(
+        Subset(train.dataset, share.tolist()),
+        batch_size=max(1, min(batch_size, len(share))),
+        num_workers=train.num_workers,
+        collate_fn=train.collate_fn,
+        worker_init_fn=init,
+        drop_last=whole_batches,
+    )
+
+
+def run_model(model: nn.Module, batch: Any) -> None:
+    """Runs a model of MMDetection or MMPretrain on a batch, up to its raw outputs."""
+    data = model.data_preprocessor(batch, False)  # type: ignore[operator]
+    model(**data, mode='tensor') if isinstance(data, dict) else model(*data, mode='tensor')
+
+
+def _progress_bar(title: str) -> Callable[[Iterable[Any]], Iterable[Any]]:
+    return functools.partial(tqdm, desc=title, unit='batch', disable=get_rank() != 0)
+
+
+@contextmanager
+def _random_state_of(seed: int) -> Iterator[None]:
+    """Within the block, random numbers come from ``seed``; then they go on as before."""
+    states = random.getstate(), np.random.get_state()  # noqa: NPY002 -- pipelines use it
+    devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
+    with torch.random.fork_rng(devices):
+        random.seed(seed + get_rank())
+        np.random.seed(seed + get_rank())  # noqa: NPY002
+        torch.default_generator.manual_seed(seed + get_rank())
+        try:
+            yield
+        finally:
+            random.setstate(states[0])
+            np.random.set_state(states[1])  # noqa: NPY002
