@@ -11,9 +11,10 @@ this module imports nothing but MMEngine.
 from mmengine.registry import HOOKS as MMENGINE_HOOKS
 from mmengine.registry import MODELS as MMENGINE_MODELS
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS as MMENGINE_OPTIM_WRAPPER_CONSTRUCTORS
+from mmengine.registry import OPTIM_WRAPPERS as MMENGINE_OPTIM_WRAPPERS
 from mmengine.registry import Registry
 
-__all__ = ['HOOKS', 'MODELS', 'OPTIM_WRAPPER_CONSTRUCTORS']
+__all__ = ['HOOKS', 'MODELS', 'OPTIM_WRAPPERS', 'OPTIM_WRAPPER_CONSTRUCTORS']
 
 SCOPE = 'mmqnet'
 
@@ -21,12 +22,19 @@ SCOPE = 'mmqnet'
 MODELS = Registry(
     'model', parent=MMENGINE_MODELS, scope=SCOPE, locations=['mmqnet.layers', 'mmqnet.models']
 )
-# Calibration, temperature, phases, soft/hard gap.
+# Calibration, temperature, phases, soft/hard gap, checkpoints, random numbers.
 HOOKS = Registry('hook', parent=MMENGINE_HOOKS, scope=SCOPE, locations=['mmqnet.engine.hooks'])
 # Learning rates and weight decay of quantized, scale and other parameters.
 OPTIM_WRAPPER_CONSTRUCTORS = Registry(
     'optimizer wrapper constructor',
     parent=MMENGINE_OPTIM_WRAPPER_CONSTRUCTORS,
+    scope=SCOPE,
+    locations=['mmqnet.engine.optimizers'],
+)
+# Mixed precision on CPUs.
+OPTIM_WRAPPERS = Registry(
+    'optimizer wrapper',
+    parent=MMENGINE_OPTIM_WRAPPERS,
     scope=SCOPE,
     locations=['mmqnet.engine.optimizers'],
 )

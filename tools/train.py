@@ -9,6 +9,7 @@ from mmqnet.engine.launch import (
     check_checkpoint,
     load_config,
     resume,
+    use_mixed_precision,
 )
 
 
@@ -33,8 +34,7 @@ def main() -> None:
     args = parse_args()
     config = load_config(args, ('train_dataloader', 'val_dataloader'))
     if args.amp:
-        config.optim_wrapper.type = 'AmpOptimWrapper'
-        config.optim_wrapper.setdefault('loss_scale', 'dynamic')
+        use_mixed_precision(config)
     if args.auto_scale_lr:
         if 'base_batch_size' not in config.get('auto_scale_lr', {}):
             raise ValueError('--auto-scale-lr needs `auto_scale_lr.base_batch_size` in the config')

@@ -11,7 +11,9 @@ import torch
 from mmengine.config import Config, DictAction
 from mmengine.device import get_device
 from mmengine.registry import RUNNERS
-from mmengine.runner import Runner, find_latest_checkpoint
+from mmengine.runner import Runner
+
+from mmqnet.engine.latest_checkpoint import is_complete, latest_checkpoint
 
 # What MMPretrain's own tools fill in; its configs leave it out.
 _MMPRETRAIN_LOADER = dict(
@@ -71,19 +73,37 @@ def resume(config: Config, checkpoint: str) -> None:
 
     Args:
         config: Changed in place.
-        checkpoint: Path of a checkpoint, or ``'auto'`` for the latest one in the work dir. Without
-            one there, as after a stop before the first checkpoint, the run starts from the
+        checkpoint: Path of a checkpoint, or ``'auto'`` for the latest complete one in the work dir.
+            Without one there, as after a stop before the first checkpoint, the run starts from the
             beginning, with the weights that the config loads.
 
     Raises:
         FileNotFoundError: If the checkpoint does not exist.
+        ValueError: If it is torn.
     """
     if checkpoint == 'auto':
-        if find_latest_checkpoint(config.work_dir) is not None:
-            config.resume, config.load_from = True, None
-        return
+        latest = latest_checkpoint(config.work_dir)
+        if latest is None:
+            return
+        checkpoint = latest
     check_checkpoint(checkpoint)
+    if '://' not in checkpoint and not is_complete(checkpoint):
+        raise ValueError(f'the checkpoint {checkpoint!r} is torn: its end is missing')
     config.resume, config.load_from = True, checkpoint
+
+
+def use_mixed_precision(config: Config) -> None:
+    """Makes the training that a config describes use automatic mixed precision.
+
+    Args:
+        config: Changed in place. MMEngine's AmpOptimWrapper refuses CPUs, so there it is bfloat16
+            without a loss scaler.
+    """
+    if get_device() == 'cpu':
+        config.optim_wrapper.type = 'mmqnet.BFloat16OptimWrapper'
+    else:
+        config.optim_wrapper.type = 'AmpOptimWrapper'
+        config.optim_wrapper.setdefault('loss_scale', 'dynamic')
 
 
 def check_checkpoint(checkpoint: str) -> None:
@@ -92,7 +112,7 @@ def check_checkpoint(checkpoint: str) -> None:
     Raises:
         FileNotFoundError: If it is a local path that does not exist.
     """
-    if '://' not in checkpoint and not Path(checkpoint).is_file():
+    if '://' not in checkpoint and not Path(checkpoint).exists():
         raise FileNotFoundError(f'the checkpoint {checkpoint!r} does not exist')
 
 

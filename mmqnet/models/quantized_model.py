@@ -7,7 +7,9 @@ from mmengine.logging import print_log
 from mmengine.registry import MODELS as MMENGINE_MODELS
 from torch import nn
 
+from mmqnet.models.bypasses import refuse_bypasses
 from mmqnet.models.convert import convert
+from mmqnet.models.float_activations import report_float_activations
 from mmqnet.models.quantization_config import QuantizationConfig
 from mmqnet.registry import MODELS
 
@@ -27,8 +29,8 @@ def QuantizedModel(  # noqa: N802 -- one name in configs and code
 
     Raises:
         TypeError: If a value of ``quantization`` has the wrong type.
-        ValueError: If a key or value of ``quantization`` is wrong, a pattern matches no layer, or
-            no layer can be quantized.
+        ValueError: If a key or value of ``quantization`` is wrong, a pattern matches no layer,
+            no layer can be quantized, or a module would bypass a quantized one.
     """
     if not isinstance(architecture, str):
         raise TypeError(
@@ -38,6 +40,8 @@ def QuantizedModel(  # noqa: N802 -- one name in configs and code
     config = QuantizationConfig.from_dict(quantization)  # before the long work of building
     float_model = MMENGINE_MODELS.build(dict(type=architecture, **model))
     report = convert(float_model, config)
+    refuse_bypasses(float_model)
+    float_model.register_load_state_dict_post_hook(report_float_activations)
     print_log(report.table(), logger='current', level=logging.INFO)
     float_model.quantization_report = report
     return float_model

@@ -1,10 +1,13 @@
 """What the command lines share: configs, checkpoints to resume from, missing files."""
 
 import argparse
+import os
+import re
 
 import pytest
 from mmengine.config import Config
 from mmengine.device import get_device
+from mmengine.runner import save_checkpoint
 
 from mmqnet.engine.launch import add_arguments, build_runner, check_checkpoint, load_config, resume
 
@@ -75,12 +78,59 @@ class TestResume:
     def config(self, work_dir):
         return Config(dict(work_dir=str(work_dir), load_from='float.pth'))
 
+    def save(self, folder, name, seconds=0, **content):
+        """Writes a checkpoint as MMEngine does, ``seconds`` after the first one."""
+        path = folder / name
+        save_checkpoint(dict(state_dict={}, meta={}, message_hub={}, **content), str(path))
+        os.utime(path, (seconds, seconds))
+        return path
+
     def test_latest(self, tmp_path):
-        (tmp_path / 'last_checkpoint').write_text(str(tmp_path / 'epoch_1.pth'))
+        path = self.save(tmp_path, 'epoch_1.pth', optimizer={})
+        (tmp_path / 'last_checkpoint').write_text(str(path))
         config = self.config(tmp_path)
         resume(config, 'auto')
         assert config.resume
-        assert config.load_from is None
+        assert config.load_from == str(path)
+
+    @pytest.mark.parametrize(
+        ('pointer', 'message'),
+        [
+            ('', 'is empty'),
+            ('epoch_9.pth', r"names '.*epoch_9\.pth', which does not exist"),
+            ('epoch_3.pth', r"names '.*epoch_3\.pth', which is torn"),
+        ],
+    )
+    def test_torn_files(self, tmp_path, capsys, pointer, message):
+        """The newest checkpoint that is complete and has an optimizer, with a line in the log."""
+        self.save(tmp_path, 'epoch_1.pth', seconds=1, optimizer={})
+        expected = self.save(tmp_path, 'epoch_2.pth', seconds=2, optimizer={})
+        torn = self.save(tmp_path, 'epoch_3.pth', seconds=3, optimizer={})
+        torn.write_bytes(torn.read_bytes()[:-100])
+        (tmp_path / 'epoch_4.pth').touch()
+        self.save(tmp_path, 'best_epoch_3.pth', seconds=5)
+        (tmp_path / 'last_checkpoint').write_text(pointer and str(tmp_path / pointer))
+        config = self.config(tmp_path)
+        resume(config, 'auto')
+        assert config.load_from == str(expected)
+        line = rf"`last_checkpoint` in '.*' {message}: resuming from the newest complete .*epoch_2"
+        captured = capsys.readouterr()
+        assert re.search(line, captured.out + captured.err)
+
+    def test_nothing_is_complete(self, tmp_path):
+        (tmp_path / 'epoch_1.pth').touch()
+        (tmp_path / 'last_checkpoint').write_text(str(tmp_path / 'epoch_1.pth'))
+        message = r"which is torn, and '.*' holds no complete checkpoint with an optimizer: name a"
+        with pytest.raises(ValueError, match=message):
+            resume(self.config(tmp_path), 'auto')
+
+    def test_given_but_torn(self, tmp_path):
+        path = self.save(tmp_path, 'epoch_1.pth', optimizer={})
+        path.write_bytes(path.read_bytes()[:-100])
+        with pytest.raises(
+            ValueError, match=r"checkpoint '.*epoch_1\.pth' is torn: its end is miss"
+        ):
+            resume(self.config(tmp_path), str(path))
 
     def test_before_the_first_checkpoint_the_run_starts_with_its_float_weights(self, tmp_path):
         config = self.config(tmp_path)
@@ -89,8 +139,7 @@ class TestResume:
         assert config.load_from == 'float.pth'
 
     def test_given(self, tmp_path):
-        path = tmp_path / 'epoch_1.pth'
-        path.touch()
+        path = self.save(tmp_path, 'epoch_1.pth')
         config = self.config(tmp_path)
         resume(config, str(path))
         assert config.resume

@@ -6,90 +6,186 @@ import re
 import signal
 import subprocess
 import sys
-import time
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import mmdet
 import pytest
 import torch
+from fork_server import ForkServer
+from killed_runs import BALLAST
+from mmengine.runner import find_latest_checkpoint
 
 
 @pytest.fixture(scope='module')
 def tool(root):
-    """Starts a tool; `wait=False` gives the process."""
+    """Runs a tool that imports everything itself."""
 
-    def start(script, *arguments, wait=True):
+    def run(script, *arguments):
         command = [sys.executable, str(script), *map(str, arguments)]
         environment = {**os.environ, 'PYTHONPATH': str(root), 'OMP_NUM_THREADS': '1'}
-        process = subprocess.Popen(
-            command, cwd=root, env=environment, text=True, start_new_session=True,
+        process = subprocess.run(
+            command, cwd=root, env=environment, text=True, timeout=600,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
-        if not wait:
-            return process
-        output, _ = process.communicate(timeout=600)
-        return process.returncode, output
+        return process.returncode, process.stdout
 
-    return start
-
-
-def state_of(path):
-    return torch.load(path, weights_only=False)['state_dict']
+    return run
 
 
 @pytest.fixture(scope='module')
-def trained(tool, configs, float_checkpoint, tmp_path_factory):
-    """Work dir of a run that was killed after its first checkpoint and resumed.
+def server(root, tmp_path_factory):
+    server = ForkServer(root, tmp_path_factory.mktemp('server'))
+    yield server
+    server.close()
 
-    Both start with `--resume`: without a checkpoint yet, the float weights are loaded.
-    """
+
+# What a resumed run has to find again: moving averages, random augmentations drawn by workers, a
+# change of phase in the middle of an epoch.
+SURVIVAL = """
+_base_ = 'quantized.py'
+flip = dict(type='RandomFlip', prob=0.5)
+train_dataloader = dict(num_workers=2, persistent_workers=True, dataset=dict(dataset=dict(
+    pipeline=[*_base_.pipeline[:2], flip, dict(type='PhotoMetricDistortion'), _base_.pipeline[2]])))
+custom_hooks = [dict(type='EMAHook', momentum=0.1, update_buffers=True)]
+default_hooks = dict(
+    checkpoint=dict(type='mmqnet.CheckpointHook', max_keep_ckpts=1),
+    randomness=dict(type='mmqnet.RandomnessHook'),
+    gap=None,
+    phases=dict(schedule=[
+        dict(begin=0, phase='weights'),
+        dict(begin=0.45, phase='activations'),
+        dict(begin=0.8, phase='both')]))
+"""
+KILLED = """
+_base_ = 'survival.py'
+custom_imports = dict(imports=['killed_runs'])
+custom_hooks = [*_base_.custom_hooks, dict({kill})]
+"""
+MOMENTS = dict(
+    calibration="type='KillInCalibration'",
+    saving="type='KillInTheMiddleOfSaving', epoch=2",
+    phase="type='KillBeforeIteration', iteration=9",
+)
+
+
+@pytest.fixture(scope='module')
+def survival(configs):
+    """Path of the config, beside one that ends at each of the moments."""
+    (configs / 'survival.py').write_text(SURVIVAL)
+    for moment, kill in MOMENTS.items():
+        (configs / f'killed_in_{moment}.py').write_text(KILLED.format(kill=kill))
+    return configs / 'survival.py'
+
+
+@dataclass
+class KilledRun:
+    """Work dir of a run that was killed again and again, and what each start printed."""
+
+    work_dir: Path
+    outputs: dict = field(default_factory=dict)
+    states: dict = field(default_factory=dict)
+
+    def note(self, moment, code, output):
+        assert code == -signal.SIGKILL, output[-3000:]
+        self.outputs[moment] = output
+        self.states[moment] = {p.name: p.stat().st_size for p in self.work_dir.glob('*')}
+        self.states[moment]['latest'] = find_latest_checkpoint(str(self.work_dir))
+
+
+@pytest.fixture(scope='module')
+def trained(server, survival, float_checkpoint, tmp_path_factory):
+    """A run that was killed at four moments; every start has `--resume`."""
     work_dir = tmp_path_factory.mktemp('train') / 'run'
-    arguments = [
-        'tools/train.py', configs / 'quantized.py', '--work-dir', work_dir, '--resume',
-        '--cfg-options', f'load_from={float_checkpoint}',
-    ]  # fmt: skip
-    process = tool(*arguments, wait=False)
-    deadline = time.monotonic() + 600
+    run = KilledRun(work_dir)
+    options = ['--work-dir', work_dir, '--resume',
+               '--cfg-options', f'load_from={float_checkpoint}']  # fmt: skip
+    for moment in MOMENTS:
+        config = survival.with_name(f'killed_in_{moment}.py')
+        run.note(moment, *server.run('tools/train.py', config, *options))
     latest = work_dir / 'last_checkpoint'
-    while process.poll() is None and not (latest.exists() and latest.read_text()):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    os.killpg(process.pid, signal.SIGKILL)
-    killed, _ = process.communicate()
-    assert process.returncode == -signal.SIGKILL, killed[-3000:]
-    assert f'Load checkpoint from {float_checkpoint}' in killed
-    code, output = tool(*arguments)
+    server.start('tools/train.py', survival, *options)
+    run.note('any', *server.kill_when(lambda: latest.read_text().endswith('epoch_2.pth')))
+    latest.write_text('')  # as MMEngine's own hook may leave it
+    code, output = server.run('tools/train.py', survival, *options)
     assert code == 0, output[-3000:]
-    return work_dir, output
+    run.outputs['end'] = output
+    return run
 
 
-def test_a_killed_run_resumes_and_ends_with_the_same_bits(
-    trained, tool, configs, float_checkpoint, tmp_path
-):
-    work_dir, output = trained
-    assert 'resumed epoch: ' in output
-    assert 'Calibrated' not in output
-    code, whole = tool(
-        'tools/train.py', configs / 'quantized.py', '--work-dir', tmp_path / 'whole',
-        '--cfg-options', f'load_from={float_checkpoint}',
-    )  # fmt: skip
-    assert code == 0, whole[-3000:]
-    assert 'Calibrated 35 quantizers' in whole
-    assert '19 of 28 layers quantized' in whole
-    expected, found = state_of(tmp_path / 'whole/epoch_3.pth'), state_of(work_dir / 'epoch_3.pth')
-    assert expected.keys() == found.keys()
-    for key, value in expected.items():
-        assert torch.equal(value, found[key]), key
+class TestSurvival:
+    def test_killed_in_calibration(self, trained, float_checkpoint):
+        output = trained.outputs['calibration']
+        assert f'Load checkpoint from {float_checkpoint}' in output
+        assert 'Calibrated' not in output
+        assert trained.states['calibration']['latest'] is None
+        assert 'Calibrated 35 quantizers' in trained.outputs['saving']
+
+    def test_killed_in_the_middle_of_a_checkpoint(self, trained):
+        """The one before is there still, though one is kept only, and is the one to resume from."""
+        files = trained.states['saving']
+        assert 0 < files['.epoch_2.pth.part'] < BALLAST
+        assert 'epoch_2.pth' not in files
+        assert files['latest'] == str(trained.work_dir / 'epoch_1.pth')
+        assert 'resumed epoch: 1, iter: 6' in trained.outputs['phase']
+
+    def test_killed_at_a_change_of_phase(self, trained):
+        for start in ('phase', 'any'):
+            assert "Phase 'activations' from iteration 9" in trained.outputs[start]
+        assert 'resumed epoch: 1, iter: 6' in trained.outputs['any']
+
+    def test_torn_last_checkpoint(self, trained):
+        """A line says so, and the newest complete checkpoint is taken."""
+        output = trained.outputs['end']
+        expected = trained.work_dir / 'epoch_2.pth'
+        assert "/run' is empty: resuming from the newest complete checkpoint" in output
+        assert f'Load checkpoint from {expected}' in output
+        assert 'resumed epoch: 2, iter: 12' in output
+        assert 'Calibrated' not in output
+        assert {p.name for p in trained.work_dir.glob('.*')} == set()
+        assert {p.name for p in trained.work_dir.glob('*.pth')} == {'epoch_3.pth'}
+
+    def test_ends_with_the_same_bits_as_a_run_that_nobody_killed(
+        self, trained, server, survival, float_checkpoint, tmp_path
+    ):
+        code, whole = server.run(
+            'tools/train.py', survival, '--work-dir', tmp_path / 'whole',
+            '--cfg-options', f'load_from={float_checkpoint}',
+        )  # fmt: skip
+        assert code == 0, whole[-3000:]
+        assert '19 of 28 layers quantized' in whole
+        expected = torch.load(tmp_path / 'whole/epoch_3.pth', weights_only=False)
+        found = torch.load(trained.work_dir / 'epoch_3.pth', weights_only=False)
+        kept = ('state_dict', 'ema_state_dict', 'optimizer', 'param_schedulers')
+        assert set(kept) < expected.keys()
+        for key in kept:
+            assert_equal(expected[key], found[key], key)
+
+
+def assert_equal(expected, found, where):
+    """Compares nested dicts, lists and tensors bit by bit."""
+    if isinstance(expected, dict):
+        assert expected.keys() == found.keys(), where
+        for key, value in expected.items():
+            assert_equal(value, found[key], f'{where}.{key}')
+    elif isinstance(expected, list | tuple):
+        assert len(expected) == len(found), where
+        for i, value in enumerate(expected):
+            assert_equal(value, found[i], f'{where}[{i}]')
+    elif isinstance(expected, torch.Tensor):
+        assert torch.equal(expected, found), where
+    else:
+        assert expected == found, where
 
 
 @pytest.fixture(scope='module')
-def tested(trained, tool, configs, tmp_path_factory):
+def tested(trained, server, configs, tmp_path_factory):
     """Predictions and printed metrics of hard and soft functions."""
     results = {}
     for name, options in dict(hard=[], soft=['--soft']).items():
         folder = tmp_path_factory.mktemp(name)
-        code, output = tool(
-            'tools/test.py', configs / 'quantized.py', trained[0] / 'epoch_3.pth',
+        code, output = server.run(
+            'tools/test.py', configs / 'quantized.py', trained.work_dir / 'epoch_3.pth',
             '--work-dir', folder, '--out', folder / 'out.pkl', *options,
         )  # fmt: skip
         assert code == 0, output[-3000:]
@@ -150,11 +246,10 @@ print('scores', len(scores))
 
 
 def test_stock_apis_build_the_quantized_model(trained, tool, configs, tmp_path):
-    work_dir, _ = trained
     script = tmp_path / 'stock.py'
     script.write_text(STOCK)
     picture = next(configs.parent.glob('data/val/*.png'))
-    code, output = tool(script, configs / 'quantized.py', work_dir / 'epoch_3.pth', picture)
+    code, output = tool(script, configs / 'quantized.py', trained.work_dir / 'epoch_3.pth', picture)
     assert code == 0, output[-3000:]
     assert re.search(r'scores \d+', output)
 
@@ -162,7 +257,7 @@ def test_stock_apis_build_the_quantized_model(trained, tool, configs, tmp_path):
 def test_the_test_tool_of_mmdetection(trained, tested, tool, configs, tmp_path):
     stock = Path(mmdet.__file__).parent / '.mim/tools/test.py'
     code, output = tool(
-        stock, configs / 'quantized.py', trained[0] / 'epoch_3.pth', '--work-dir', tmp_path
+        stock, configs / 'quantized.py', trained.work_dir / 'epoch_3.pth', '--work-dir', tmp_path
     )
     assert code == 0, output[-3000:]
     assert metrics_in(output) == tested['hard'][1]

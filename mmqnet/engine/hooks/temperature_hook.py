@@ -8,8 +8,9 @@ from mmengine.runner import Runner
 
 from mmqnet.engine.progress import epochs_of, progress_of
 from mmqnet.engine.schedules import build_temperature
-from mmqnet.engine.unwrap import with_averages
+from mmqnet.engine.unwrap import unwrap, with_averages
 from mmqnet.layers import activation_quantizers, weight_quantizers
+from mmqnet.quantizers import quantizers_of
 from mmqnet.registry import HOOKS
 
 
@@ -45,6 +46,20 @@ class TemperatureHook(Hook):
             else build_temperature(by, activation, 'TemperatureHook.activation')
         )
         self._last: tuple[float, float] | None = None
+
+    def before_run(self, runner: Runner) -> None:
+        """Refuses to have the model traced: temperature and mode would be constants of the trace.
+
+        Raises:
+            ValueError: If ``efficient_conv_bn_eval`` names a module with quantizers.
+        """
+        traced = runner.cfg.get('efficient_conv_bn_eval') or []
+        for name in [traced] if isinstance(traced, str) else traced:
+            if quantizers_of(unwrap(runner.model).get_submodule(name)):
+                raise ValueError(
+                    f'`efficient_conv_bn_eval` names {name!r}, which has quantizers: it convolves '
+                    'with float weights, and keeps the temperature that it finds; take it out'
+                )
 
     def before_train(self, runner: Runner) -> None:
         """Finds the quantizers, and sets their temperature before anything looks at it."""

@@ -1,0 +1,81 @@
+"""Checkpoints that a run can be resumed from whenever it is killed."""
+
+from collections import deque
+from contextlib import nullcontext
+from typing import Any
+
+from mmengine.dist import is_main_process
+from mmengine.fileio import LocalBackend, get_file_backend
+from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
+from mmengine.runner import Runner
+
+from mmqnet.engine.whole_files import WHOLE_FILES, WholeFileBackend
+from mmqnet.registry import HOOKS
+
+
+@HOOKS.register_module()
+class CheckpointHook(MMEngineCheckpointHook):
+    """MMEngine's hook, with the same arguments, for runs that may be killed at any moment.
+
+    MMEngine writes in place, and removes outdated checkpoints before it saves the next one: a run
+    that is killed then leaves half a file, an empty ``last_checkpoint``, or nothing. Here files are
+    written aside and renamed, ``last_checkpoint`` after the checkpoint that it names, and removing
+    comes last. Other storage than local files is left to MMEngine's backends.
+    """
+
+    backend_args: dict[str, Any] | None
+    keep_ckpt_ids: deque[int]
+
+    def before_train(self, runner: Runner) -> None:
+        """Finds out where checkpoints go."""
+        folder = self.out_dir or runner.work_dir
+        is_own = self.backend_args is not None or self.file_client_args is not None
+        if not is_own and isinstance(get_file_backend(folder), LocalBackend):
+            self.backend_args = dict(backend=WHOLE_FILES)
+        super().before_train(runner)
+
+    def after_val_epoch(self, runner: Runner, metrics: dict[str, float]) -> None:
+        """Saves the best checkpoint so far; the one before goes when the new one is there."""
+        backend = self.file_backend
+        last = backend.removing_last() if isinstance(backend, WholeFileBackend) else nullcontext()
+        with last:
+            super().after_val_epoch(runner, metrics)
+
+    def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict[str, Any]) -> None:
+        """Saves a checkpoint, has ``last_checkpoint`` name it, and removes outdated ones."""
+        kept: list[int] = []
+        if self.max_keep_ckpts > 0:
+            kept = [*(i for i in self.keep_ckpt_ids if i != step), step]
+            # all of them: if this process ends before it removes some, the resumed one does
+            runner.message_hub.update_info('keep_ckpt_ids', kept)
+        name = self.filename_tmpl.format(step)
+        self.last_ckpt = self.file_backend.join_path(self.out_dir, name)
+        runner.message_hub.update_info('last_ckpt', self.last_ckpt)
+        runner.save_checkpoint(
+            self.out_dir,
+            name,
+            self.file_client_args,
+            save_optimizer=self.save_optimizer,
+            save_param_scheduler=self.save_param_scheduler,
+            meta=meta,
+            by_epoch=self.by_epoch,
+            backend_args=self.backend_args,
+            **self.args,
+        )
+        if is_main_process():
+            # MMEngine looks for it in the work dir, wherever the checkpoints are
+            pointer = f'{runner.work_dir}/last_checkpoint'
+            WholeFileBackend().put_text(self.last_ckpt, pointer)
+        if self.max_keep_ckpts > 0:
+            for outdated in kept[: -self.max_keep_ckpts]:
+                self._remove(outdated)
+            self.keep_ckpt_ids = deque(kept, self.max_keep_ckpts)
+
+    def _remove(self, step: int) -> None:
+        path = self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(step))
+        if not is_main_process():
+            return
+        if self.file_backend.isfile(path):
+            self.file_backend.remove(path)
+        elif self.file_backend.isdir(path):  # a checkpoint of DeepSpeed
+            self.file_backend.rmtree(path)

@@ -1,0 +1,26 @@
+"""Mixed precision where MMEngine has none: on CPUs."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from mmengine.optim import OptimWrapper
+from mmengine.runner.amp import autocast
+from torch import nn
+
+from mmqnet.registry import OPTIM_WRAPPERS
+
+
+@OPTIM_WRAPPERS.register_module()
+class BFloat16OptimWrapper(OptimWrapper):
+    """OptimWrapper whose forward passes run in bfloat16, on a CPU or a GPU.
+
+    MMEngine's ``AmpOptimWrapper`` refuses CPUs because of its loss scaler. bfloat16 needs none: it
+    has the range of float32. Arguments as for ``OptimWrapper``.
+    """
+
+    @contextmanager
+    def optim_context(self, model: nn.Module) -> Iterator[None]:
+        """Around the forward pass of a training step."""
+        with super().optim_context(model), autocast(dtype=torch.bfloat16):
+            yield
