@@ -1,0 +1,97 @@
+"""Quantize a trained float model without training: calibrate it, save it and test it."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import mmengine
+from mmengine.dist import is_main_process
+from mmengine.runner import Runner, save_checkpoint, weights_to_cpu
+from torch import nn
+
+import mmqnet  # noqa: F401 -- repairs upstream faults before anything else is imported
+from mmqnet.calibration import calibrate_on_samples, learning_batch_norms, reestimate_on_samples
+from mmqnet.engine.arguments import positive_integer
+from mmqnet.engine.launch import add_arguments, build_runner, check_checkpoint, load_config
+from mmqnet.engine.unwrap import unwrap
+from mmqnet.engine.whole_files import WHOLE_FILES
+from mmqnet.quantizers import quantizers_of
+from mmqnet.visualization import load_weights
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', help='config file of the quantized model')
+    parser.add_argument('checkpoint', help='checkpoint file of the float model')
+    parser.add_argument(
+        '--out', help='checkpoint file (.pth) to write; default: ptq.pth in the work dir'
+    )
+    parser.add_argument(
+        '--num-samples',
+        type=positive_integer,
+        default=1000,
+        metavar='N',
+        help='training samples that calibrate the activations (default 1000)',
+    )
+    parser.add_argument(
+        '--reestimate-bn',
+        type=positive_integer,
+        nargs='?',
+        const=1000,
+        metavar='N',
+        help='recompute the statistics of batch normalization with hard quantization functions on '
+        'N training samples (default 1000)',
+    )
+    add_arguments(parser)
+    return parser.parse_args()
+
+
+def load_float(model: nn.Module, args: argparse.Namespace) -> None:
+    """Loads the float checkpoint, and refuses what calibration would be wasted on."""
+    if not quantizers_of(model):
+        raise ValueError(
+            f'the model of {args.config!r} is a float one: `model.type` should be '
+            "'mmqnet.QuantizedModel'"
+        )
+    if args.reestimate_bn:
+        learning_batch_norms(model)
+    load_weights(model, args.checkpoint)
+    if any(quantizer.is_calibrated for quantizer in quantizers_of(model).values()):
+        raise ValueError(
+            f'{args.checkpoint!r} is of a quantized model, which tools/test.py evaluates: '
+            'calibration starts from the checkpoint of the float model'
+        )
+
+
+def save(runner: Runner, dataset: Any, path: str) -> None:
+    """Writes the checkpoint, with the names of the classes, whole or not at all."""
+    meta = dict(cfg=runner.cfg.pretty_text, mmengine_version=mmengine.__version__)
+    if hasattr(dataset, 'metainfo'):
+        meta['dataset_meta'] = dataset.metainfo
+    checkpoint = dict(meta=meta, state_dict=weights_to_cpu(unwrap(runner.model).state_dict()))
+    save_checkpoint(checkpoint, path, backend_args=dict(backend=WHOLE_FILES))
+    runner.logger.info(f'Written to {path}')
+
+
+def main() -> None:
+    args = parse_args()
+    if args.out and not args.out.endswith('.pth'):
+        raise ValueError(f'--out should end in .pth, but got {args.out!r}')
+    config = load_config(args, ('train_dataloader', 'test_dataloader'))
+    check_checkpoint(args.checkpoint)
+    config.update(load_from=None, resume=False)
+    runner = build_runner(config)
+    model = unwrap(runner.model)
+    load_float(model, args)
+    train = runner.build_dataloader(config.train_dataloader, seed=runner.seed)
+    done = calibrate_on_samples(model, train, args.num_samples)
+    runner.logger.info(f'Calibrated {len(done)} quantizers')
+    if args.reestimate_bn:
+        reestimate_on_samples(model, train, args.reestimate_bn)
+    if is_main_process():
+        save(runner, train.dataset, args.out or str(Path(config.work_dir, 'ptq.pth')))
+    runner.test()
+
+
+if __name__ == '__main__':
+    main()
