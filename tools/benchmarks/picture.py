@@ -1,0 +1,72 @@
+"""A picture of all rows: times of the operator over n, and the other ratios as bars."""
+
+import io
+import statistics
+from typing import Any
+
+from measuring import Row
+
+
+def draw(parts: dict[str, dict[str, Row]]) -> bytes | None:
+    """Draws what there is.
+
+    Returns:
+        bytes or None: A PNG file; None without matplotlib.
+    """
+    try:
+        import matplotlib
+    except ImportError:
+        return None
+    matplotlib.use('Agg')
+    from matplotlib import pyplot
+
+    sizes = group_by_size(parts.get('operator', {}))
+    others = {part: rows for part, rows in parts.items() if part != 'operator'}
+    figure, axes = pyplot.subplots(
+        1, len(sizes) + len(others), figsize=(5 * (len(sizes) + len(others)), 4.5), squeeze=False
+    )
+    for axis, (size, rows) in zip(axes[0], sizes.items(), strict=False):
+        draw_times(axis, size, rows)
+    for axis, (part, rows) in zip(axes[0][len(sizes) :], others.items(), strict=True):
+        draw_ratios(axis, part, rows)
+    figure.tight_layout()
+    file = io.BytesIO()
+    figure.savefig(file, format='png', dpi=110)
+    pyplot.close(figure)
+    return file.getvalue()
+
+
+def group_by_size(rows: dict[str, Row]) -> dict[str, dict[int, Row]]:
+    """Rows of the operator by size and number of thresholds."""
+    sizes: dict[str, dict[int, Row]] = {}
+    for case, row in rows.items():
+        size, n = case.split(', n = ')
+        sizes.setdefault(size, {})[int(n)] = row
+    return sizes
+
+
+def draw_times(axis: Any, size: str, rows: dict[int, Row]) -> None:
+    """Median milliseconds over the number of thresholds."""
+    for name in next(iter(rows.values())).raw['seconds']:
+        times = [statistics.median(row.raw['seconds'][name]) * 1e3 for row in rows.values()]
+        axis.plot(list(rows), times, marker='.', label=name)
+    axis.set(
+        title=f'operator, {size}', xlabel='thresholds', ylabel='ms', xscale='log', yscale='log'
+    )
+    axis.legend(fontsize=6)
+
+
+def draw_ratios(axis: Any, part: str, rows: dict[str, Row]) -> None:
+    """A bar for each ratio, with a mark at its target."""
+    bars = [
+        (f'{c}\n{name}', ratio) for c, row in rows.items() for name, ratio in row.ratios.items()
+    ]
+    positions = range(len(bars))
+    axis.barh(positions, [ratio.value for _, ratio in bars], height=0.6)
+    for position, (_, ratio) in zip(positions, bars, strict=True):
+        target = ratio.at_most if ratio.at_least is None else ratio.at_least
+        if target is not None:
+            axis.plot([target, target], [position - 0.4, position + 0.4], color='black')
+    axis.set_yticks(positions, [name for name, _ in bars], fontsize=7)
+    axis.invert_yaxis()
+    axis.set(title=f'{part} (black: target)')

@@ -1,0 +1,107 @@
+"""Measures mmqnet against float models and against its peers.
+
+    python tools/benchmarks/run.py [--only operator train evaluate memory kmeans]
+
+prints a table of ratios for each part and writes all of it to ``work_dirs/benchmarks/results.json``
+and ``.png``. What was measured is kept: after an interruption the same command goes on.
+"""
+
+import argparse
+import functools
+import platform
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import clustering
+import memory
+import operators
+import torch
+import training
+from measuring import CLOCKS, Cases, Settings
+from picture import draw
+from records import Records, table, write_whole
+
+import mmqnet
+from mmqnet.ops.kernel import kernel_unavailable
+
+PARTS: dict[str, Callable[[Settings], Cases]] = {
+    'operator': operators.cases,
+    'train': functools.partial(training.cases, what='train'),
+    'evaluate': functools.partial(training.cases, what='evaluate'),
+    'memory': memory.cases,
+    'kmeans': clustering.cases,
+}
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--only', nargs='+', choices=PARTS, default=list(PARTS), help='parts')
+    parser.add_argument('--out-dir', type=Path, default=Path('work_dirs/benchmarks'))
+    parser.add_argument('--fresh', action='store_true', help='measure again what is kept')
+    parser.add_argument('--threads', type=int, default=torch.get_num_threads())
+    parser.add_argument(
+        '--clock', choices=CLOCKS, default='wall', help='cpu: for one thread on a busy machine'
+    )
+    parser.add_argument('--quick', action='store_true', help='tiny sizes, to try the tool')
+    return parser.parse_args()
+
+
+def describe(settings: Settings) -> dict[str, Any]:
+    """What times depend on beside the code."""
+    reason = kernel_unavailable()
+    return dict(
+        mmqnet=mmqnet.__version__,
+        torch=torch.__version__,
+        kernel=f'none: {reason}' if reason else torch.ops.mmqnet.instruction_set(),
+        machine=platform.node(),
+        processor=processor(),
+        threads=settings.threads,
+        clock=settings.clock,
+        quick=settings.quick,
+    )
+
+
+def processor() -> str:
+    """Its name, where the system tells it."""
+    cpuinfo = Path('/proc/cpuinfo')
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = (line.split(':', 1)[1].strip() for line in lines if line.startswith('model name'))
+    return next(names, platform.machine())
+
+
+def measure(part: str, settings: Settings, records: Records) -> None:
+    """Measures what is missing of a part, and prints its table."""
+    cases = PARTS[part](settings)
+    for i, (case, function) in enumerate(cases.items(), 1):
+        kept = case in records.rows.get(part, {})
+        print(f'{part} {i}/{len(cases)}: {case}', end=' ', flush=True)
+        start = time.perf_counter()
+        if not kept:
+            records.add(part, case, function())
+        print('kept' if kept else f'{time.perf_counter() - start:.0f} s', flush=True)
+    print(f'\n{part}\n{table(records.rows.get(part, {}))}\n', flush=True)
+
+
+def main() -> None:
+    args = parse_args()
+    settings = Settings(args.threads, args.clock, args.quick)
+    torch.set_num_threads(settings.threads)
+    conditions = describe(settings)
+    print(', '.join(f'{key} {value}' for key, value in conditions.items()))
+    records = Records(args.out_dir / 'results.json', conditions)
+    for part in args.only:
+        if args.fresh:
+            records.drop(part)
+        measure(part, settings, records)
+    for name, reason in records.left_out().items():
+        print(f'left out: {name} ({reason})')
+    picture = draw(records.rows)
+    if picture is not None:
+        write_whole(args.out_dir / 'results.png', picture)
+    print(f'written: {args.out_dir}/results.json' + (' and .png' if picture else ''))
+
+
+if __name__ == '__main__':
+    main()
