@@ -22,6 +22,7 @@ def soft_quantize(
     beta: Scale,
     temperature: Scale,
     backward_temperature: Scale | None = None,
+    backward_gain: Scale | None = None,
 ) -> Tensor:
     """Soft quantization, eq. 7: ``alpha * (Y_0 + sum_i s_i * sigmoid(T * (beta * x - b_i)))``.
 
@@ -36,9 +37,12 @@ def soft_quantize(
         alpha (Tensor | float): Output scale, a scalar or broadcastable to x, such as (O, 1, 1, 1).
         beta (Tensor | float): Input scale, likewise.
         temperature (Tensor | float): T > 0, a number or a 0-d tensor.
-        backward_temperature (Tensor | float, optional): Take the slope of the sigmoids in the
-            backward pass at this temperature and multiply it by T. Defaults to None, the exact
+        backward_temperature (Tensor | float, optional): Take the slope ``D`` of the sigmoids in the
+            backward pass at this temperature, and multiply it by T. Defaults to None, the exact
             derivative.
+        backward_gain (Tensor | float, optional): What multiplies that slope instead of T. With the
+            backward temperature itself, the gradients are those of the soft function at that
+            temperature, whatever T is (but alpha's, which stays exact). Defaults to None, T.
 
     Returns:
         Tensor: Like x, in x's memory format.
@@ -50,8 +54,11 @@ def soft_quantize(
     _check(x, thresholds, levels)
     work, out_dtype = _working_precision(x)
     temperature = _temperature(temperature, 'temperature')
+    slope_at = gain = temperature
     if backward_temperature is not None:
-        backward_temperature = _temperature(backward_temperature, 'backward_temperature')
+        slope_at = _temperature(backward_temperature, 'backward_temperature')
+    if backward_gain is not None:
+        gain = _temperature(backward_gain, 'backward_gain')
     out = _SoftQuantize.apply(
         work,
         levels.to(work),
@@ -59,7 +66,8 @@ def soft_quantize(
         _scale(alpha, work, 'alpha'),
         _scale(beta, work, 'beta'),
         temperature,
-        temperature if backward_temperature is None else backward_temperature,
+        slope_at,
+        gain,
     )
     return out.to(out_dtype)
 
@@ -132,9 +140,11 @@ class _SoftQuantize(torch.autograd.Function):
         beta: Tensor,
         temperature: float,
         backward_temperature: float,
+        backward_gain: float,
     ) -> Tensor:
         ctx.save_for_backward(x, levels, thresholds, alpha, beta)
         ctx.temperatures = (temperature, backward_temperature)
+        ctx.gain = backward_gain / temperature
         ctx.call = call = kernel.plan_call(x, alpha, beta)
         if call is None:
             return plain.soft_forward(x, levels, thresholds, alpha, beta, temperature)
@@ -143,12 +153,16 @@ class _SoftQuantize(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        arguments = (grad, *ctx.saved_tensors, *ctx.temperatures, ctx.needs_input_grad[2])
+        x, levels, thresholds, alpha, beta = ctx.saved_tensors
+        # all gradients but alpha's own are proportional to alpha * T
+        alpha = alpha if ctx.gain == 1 else alpha * ctx.gain
+        inputs = (x, levels, thresholds, alpha, beta)
+        arguments = (grad, *inputs, *ctx.temperatures, ctx.needs_input_grad[2])
         if ctx.call is None:
             grads = plain.soft_backward(*arguments)
         else:
             grads = kernel.soft_backward(ctx.call, *arguments)
-        return grads.x, None, grads.thresholds, grads.alpha, grads.beta, None, None
+        return grads.x, None, grads.thresholds, grads.alpha, grads.beta, None, None, None
 
 
 def _check(x: Tensor, thresholds: Tensor, levels: Tensor | None = None) -> None:
