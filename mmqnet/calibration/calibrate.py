@@ -1,5 +1,7 @@
 """Calibration of a converted model: initial scales and thresholds of all its quantizers."""
 
+import functools
+import itertools
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -29,7 +31,8 @@ def calibrate(
 
     Args:
         model: A converted model, in float as far as it has been trained.
-        batches: Training samples, for the inputs' quantizers.
+        batches: Training samples, for the inputs' quantizers. Where only weights are quantized,
+            the first one is enough: it shows that the model calls their layers.
         forward: Runs the model on one batch.
         progress: Wraps the batches, to show how far it is.
 
@@ -37,57 +40,93 @@ def calibrate(
         list[str]: Names of the quantizers that were initialised; empty if none was left to be.
 
     Raises:
-        ValueError: If weights or activations are not finite, or an input was never seen.
+        ValueError: If weights or activations are not finite, the model has not called a layer
+            with quantizers, or an input was empty in all batches.
     """
     pending = {n: q for n, q in quantizers_of(model).items() if not q.is_calibrated}
     if not pending:
         return []
-    weights = {n: layer for n, layer in _weights_to_quantize(model).items() if n in pending}
+    weights = {n: layers for n, layers in _weights_to_quantize(model).items() if n in pending}
     inputs = {n: q for n, q in pending.items() if n not in weights}
-    for name, layer in weights.items():
-        _calibrate_weight(name, layer)
-    if inputs:
-        with _observed(model, inputs) as collectors:
-            for batch in progress(batches):
-                forward(batch)
-        for name, collector in _merge_processes(collectors).items():
-            _calibrate_input(name, inputs[name], collector)
+    for name, layers in weights.items():
+        _calibrate_weight(name, pending[name], layers)
+    with _observed(model, inputs) as (collectors, called):
+        for batch in progress(batches if inputs else itertools.islice(batches, 1)):
+            forward(batch)
+    collectors, called = _merge_processes(collectors, called)
+    _check_called(pending, called)
+    for name, collector in collectors.items():
+        _calibrate_input(name, inputs[name], collector)
     _broadcast(pending)
     return list(pending)
 
 
-def _weights_to_quantize(model: nn.Module) -> dict[str, QuantizedLayer]:
-    return {
-        f'{name}.weight_quantizer'.lstrip('.'): layer
-        for name, layer in model.named_modules()
-        if isinstance(layer, QuantizedLayer) and layer.weight_quantizer is not None
-    }
+def _weights_to_quantize(model: nn.Module) -> dict[str, dict[str, QuantizedLayer]]:
+    """For each weight quantizer by name, the layers that it is of, by name."""
+    names = {id(quantizer): name for name, quantizer in quantizers_of(model).items()}
+    found: dict[str, dict[str, QuantizedLayer]] = {}
+    for name, layer in model.named_modules():
+        if isinstance(layer, QuantizedLayer) and layer.weight_quantizer is not None:
+            found.setdefault(names[id(layer.weight_quantizer)], {})[name] = layer
+    return found
 
 
 @torch.no_grad()
-def _calibrate_weight(name: str, layer: QuantizedLayer) -> None:
-    quantizer = layer.weight_quantizer
-    assert quantizer is not None
+def _calibrate_weight(name: str, quantizer: Quantizer, layers: dict[str, QuantizedLayer]) -> None:
+    weights = (_finite_weight(*item) for item in layers.items())
+    if quantizer.config.is_shared:
+        collector = SampleCollector(name)
+        for weight in weights:
+            collector(weight)
+        values, max_abs = _collected(collector, quantizer)
+    else:
+        (values,), shape = weights, quantizer.log_beta.shape
+        max_abs = values.abs().flatten(1).amax(1).view(shape) if shape else values.abs().max()
+    _initialize(name, quantizer, values, max_abs, signed=True)
+
+
+def _finite_weight(name: str, layer: QuantizedLayer) -> Tensor:
     weight = layer.effective_weight().detach().float()
     if not weight.isfinite().all():
         raise ValueError(f'the weights of `{name}` are not finite: check the float checkpoint')
-    scale_shape = quantizer.log_beta.shape
-    max_abs = (
-        weight.abs().flatten(1).amax(1).view(scale_shape) if scale_shape else weight.abs().max()
-    )
-    _initialize(name, quantizer, weight, max_abs, signed=True)
+    return weight
+
+
+def _collected(collector: SampleCollector, quantizer: Quantizer) -> tuple[Tensor, Tensor]:
+    """The sample and the largest absolute value, where the quantizer is."""
+    device = quantizer.log_beta.device
+    return collector.values().to(device), torch.tensor(collector.max_abs, device=device)
 
 
 @torch.no_grad()
 def _calibrate_input(name: str, quantizer: Quantizer, collector: SampleCollector) -> None:
     if not len(collector.values()):
         raise ValueError(
-            f'`{name}` has seen no input at calibration: does the model run this layer? '
-            'If not, name it in `quantization.exclude`'
+            f'`{name}` has seen only empty inputs at calibration: more samples may help; if the '
+            'layer has nothing to do, name it in `quantization.exclude`'
         )
-    device = quantizer.log_beta.device
-    values, max_abs = collector.values().to(device), torch.tensor(collector.max_abs, device=device)
-    _initialize(name, quantizer, values, max_abs, signed=collector.minimum < 0)
+    signed = collector.minimum < 0
+    if signed and quantizer.config.is_shared:
+        _tell_signed(name, quantizer)
+    values, max_abs = _collected(collector, quantizer)
+    _initialize(name, quantizer, values, max_abs, signed)
+
+
+def _tell_signed(name: str, quantizer: Quantizer) -> None:
+    """All inputs that share a function count as one: a single signed one makes it signed."""
+    levels = quantizer.config.levels_for(signed=True)
+    if levels is None:
+        raise ValueError(
+            f'some of the inputs that share `{name}` are signed, and `signed_levels=None` would '
+            'leave all in float: name the layers with signed inputs in `quantization.exclude`'
+        )
+    if levels != quantizer.config.levels:
+        print_log(
+            f'some of the inputs that share `{name}` are signed: all get the levels '
+            f'{levels[0]:g}..{levels[-1]:g}',
+            logger='current',
+            level=logging.WARNING,
+        )
 
 
 def _initialize(
@@ -116,39 +155,65 @@ def _initialize(
 
 @contextmanager
 def _observed(
-    model: nn.Module, quantizers: dict[str, Quantizer]
-) -> Iterator[dict[str, SampleCollector]]:
-    """Within the block, the model runs in float evaluation mode and the inputs are collected."""
-    collectors = {name: SampleCollector(name, seed=i) for i, name in enumerate(quantizers)}
+    model: nn.Module, inputs: dict[str, Quantizer]
+) -> Iterator[tuple[dict[str, SampleCollector], set[str]]]:
+    """Within the block, the model runs in float evaluation mode and is watched.
+
+    Args:
+        model: The converted model.
+        inputs: The quantizers whose inputs are collected, by their names.
+
+    Yields:
+        The collectors of the inputs, and the set to which the name of each quantizer is added
+        that the model asks, those of weights too.
+    """
+    collectors = {name: SampleCollector(name, seed=i) for i, name in enumerate(inputs)}
+    called: set[str] = set()
+
+    def observe(name: str, x: Tensor) -> None:
+        called.add(name)
+        if name in collectors:
+            collectors[name](x)
+
     training = {module: module.training for module in model.modules()}
-    everything = quantizers_of(model).values()
-    for quantizer in everything:
-        quantizer.observer = _ignore
-    for name, quantizer in quantizers.items():
-        quantizer.observer = collectors[name]
+    everything = quantizers_of(model)
+    for name, quantizer in everything.items():
+        quantizer.observer = functools.partial(observe, name)
     model.eval()
     try:
         with torch.no_grad():
-            yield collectors
+            yield collectors, called
     finally:
-        for quantizer in everything:
+        for quantizer in everything.values():
             quantizer.observer = None
         for module, was_training in training.items():
             module.training = was_training
 
 
-def _ignore(x: Tensor) -> None:
-    """Observer that makes a quantizer let its input pass."""
+def _check_called(pending: Iterable[str], called: set[str]) -> None:
+    """Refuses layers that the model has converted but never calls: quantizing them is idle."""
+    layers = [name.rpartition('.')[0] for name in pending if name not in called]
+    idle = list(dict.fromkeys(layers))
+    if called and idle:
+        names = ', '.join(f'`{name}`' for name in idle[:8]) + (', ...' if len(idle) > 8 else '')
+        raise ValueError(
+            f'the model has called {len(idle)} of its quantized layers not once at calibration: '
+            f'{names}. Either other code reads their weights, which would pass by the quantizers, '
+            'or they have no part in inference: name them in `quantization.exclude`'
+        )
 
 
-def _merge_processes(collectors: dict[str, SampleCollector]) -> dict[str, SampleCollector]:
+def _merge_processes(
+    collectors: dict[str, SampleCollector], called: set[str]
+) -> tuple[dict[str, SampleCollector], set[str]]:
     if not is_distributed():
-        return collectors
-    first, *others = all_gather_object(collectors)
-    for other in others:
+        return collectors, called
+    (first, _), *others = all_gather_object((collectors, called))
+    for other, also_called in others:
+        called = called | also_called
         for name, collector in first.items():
             collector.merge(other[name])
-    return first
+    return first, called
 
 
 def _broadcast(quantizers: dict[str, Quantizer]) -> None:

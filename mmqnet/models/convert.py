@@ -1,8 +1,9 @@
 """Conversion: replaces the layers of a float model by quantized ones, in place."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from torch import nn
 
@@ -10,6 +11,7 @@ from mmqnet.layers import (
     QUANTIZED_LAYERS,
     QuantizedLayer,
     build_input_quantizer,
+    build_shared_quantizer,
     quantize_block_input,
     reads_its_input_once,
 )
@@ -17,7 +19,15 @@ from mmqnet.models.inventory import weights_of
 from mmqnet.models.plan import LayerPlan, plan_layers
 from mmqnet.models.quantization_config import QuantizationConfig
 from mmqnet.models.report import LayerReport, QuantizationReport, describe_levels
-from mmqnet.quantizers import ActivationQuantizerConfig, num_bits, quantizers_of
+from mmqnet.quantizers import (
+    SHARED,
+    ActivationQuantizerConfig,
+    Quantizer,
+    QuantizerConfig,
+    check_sharing,
+    num_bits,
+    quantizers_of,
+)
 
 
 def convert(model: nn.Module, config: QuantizationConfig) -> QuantizationReport:
@@ -34,8 +44,8 @@ def convert(model: nn.Module, config: QuantizationConfig) -> QuantizationReport:
 
     Raises:
         ValueError: If a pattern matches no layer that can be quantized, an override has no
-            effect, no layer is left to quantize, or the model is quantized already or a single
-            layer.
+            effect, no layer is left to quantize, or the model is quantized already, a single layer
+            or, where layers are to share a quantizer, a plain sequence of layers.
     """
     if quantizers_of(model):
         raise ValueError('the model has quantizers already: convert a float model')
@@ -52,13 +62,44 @@ def convert(model: nn.Module, config: QuantizationConfig) -> QuantizationReport:
             f'no layer of {type(model).__name__} can be quantized: {"; ".join(reasons)}; '
             f'layers of the classes {sorted({c.__name__ for c in QUANTIZED_LAYERS})} can'
         )
+    shared = _add_shared_quantizers(model, [plan for plan in plans.values() if not plan.reason])
     blocks = _quantize_blocks(model, plans)
-    _replace_layers(model, plans)
+    _replace_layers(model, plans, shared)
     for block, activation in blocks:
         weight = block.get_parameter('conv1.weight')
-        quantize_block_input(block, build_input_quantizer(activation, weight))
+        quantizer = shared.get(activation) or build_input_quantizer(activation, weight)
+        quantize_block_input(block, quantizer)
     _refuse_reparameterization(model)
+    model._register_load_state_dict_pre_hook(_check_sharing, with_module=True)
     return report
+
+
+def _add_shared_quantizers(
+    model: nn.Module, plans: Sequence[LayerPlan]
+) -> dict[QuantizerConfig | None, Quantizer]:
+    """Gives the model the quantizers that its layers share, which are as many as their configs."""
+    shared: dict[QuantizerConfig | None, Quantizer] = {}
+    for kind in ('weight', 'activation'):
+        sharing = [plan for plan in plans if (c := getattr(plan, kind)) and c.is_shared]
+        if not sharing:
+            continue
+        if isinstance(model, nn.Sequential | nn.ModuleList | nn.ModuleDict):
+            raise ValueError(
+                f"`granularity='model'` needs a model that can hold a part of its own, but "
+                f'{type(model).__name__} would run it as one of its layers'
+            )
+        quantizer = build_shared_quantizer(
+            getattr(sharing[0], kind), [plan.layer.get_parameter('weight') for plan in sharing]
+        )
+        name = 'weight_quantizer' if kind == 'weight' else 'input_quantizer'
+        model.add_module(f'{SHARED}{name}', quantizer)
+        shared[quantizer.config] = quantizer
+    return shared
+
+
+def _check_sharing(model: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Looks at a whole checkpoint before it is loaded: a module sees its own part only."""
+    check_sharing(quantizers_of(model), state, prefix)
 
 
 def _quantize_blocks(
@@ -83,11 +124,17 @@ def _quantize_blocks(
     return blocks
 
 
-def _replace_layers(model: nn.Module, plans: dict[str, LayerPlan]) -> None:
+def _replace_layers(
+    model: nn.Module,
+    plans: dict[str, LayerPlan],
+    shared: dict[QuantizerConfig | None, Quantizer],
+) -> None:
     # by identity: heads share one layer among several places
     quantized = {
         plan.layer: QUANTIZED_LAYERS[type(plan.layer)].from_float(
-            plan.layer, plan.weight, plan.activation
+            plan.layer,
+            shared.get(plan.weight, plan.weight),
+            shared.get(plan.activation, plan.activation),
         )
         for plan in plans.values()
         if not plan.reason
@@ -117,8 +164,8 @@ def _report_layer(plan: LayerPlan) -> LayerReport:
     return LayerReport(
         name=plan.name,
         kind=type(plan.layer).__name__,
-        weight=describe_levels(plan.weight.levels if plan.weight else None),
-        activation=describe_levels(plan.activation.levels if plan.activation else None),
+        weight=describe_levels(plan.weight),
+        activation=describe_levels(plan.activation),
         reason=plan.reason,
         num_weights=sum(weight.numel() for weight in weights_of(plan.layer)),
         weight_bits=num_bits(plan.weight.levels) if plan.weight else 32,

@@ -36,10 +36,10 @@ def find_layers(model: nn.Module) -> list[FoundLayer]:
         id(weight) for module in model.modules() for weight in module._parameters.values()
     )
     found: list[FoundLayer] = []
-    unsupported = ''  # the layer of a class that is not supported in which the present one lies
+    unsupported: FoundLayer | None = None  # the last one that may hold others
     for name, module in model.named_modules():
         kind: type = type(module)
-        inside = unsupported and name.startswith(f'{unsupported}.')
+        inside = unsupported and name.startswith(f'{unsupported.name}.')
         if not _multiplies_by_weights(module):
             products = products_in(kind) if name else ()
             if products and any(map(_multiplies_by_weights, module.modules())):
@@ -47,15 +47,15 @@ def find_layers(model: nn.Module) -> list[FoundLayer]:
                 found.append(FoundLayer(name, module, reason))
             continue
         obstacle = _obstacle(module)
-        if inside:
-            obstacle = f'part of `{unsupported}`, which is not supported'
-        elif obstacle:
-            unsupported = name
-        elif module in read_elsewhere:
+        if unsupported and inside:
+            obstacle = f'part of a {type(unsupported.module).__name__}, which is not supported'
+        elif not obstacle and module in read_elsewhere:
             obstacle = f'{read_elsewhere[module]} reads its weights itself'
-        elif owners[id(module.weight)] > 1:
+        elif not obstacle and owners[id(module.weight)] > 1:
             obstacle = 'shares its weights with another layer'
         found.append(FoundLayer(name, module, obstacle))
+        if obstacle and not inside:
+            unsupported = found[-1]
     return found
 
 

@@ -11,6 +11,7 @@ from mmqnet.models.prediction_layers import prediction_layers
 from mmqnet.models.quantization_config import QuantizationConfig
 from mmqnet.quantizers import ActivationQuantizerConfig, WeightQuantizerConfig
 
+_IMAGE_CHANNELS = 4  # at most: RepVGG's first layer has several branches, each with a convolution
 _REMEDIES = {
     'not included': 'add it to `quantization.include`',
     'excluded': 'take it out of `quantization.exclude`',
@@ -49,7 +50,7 @@ def plan_layers(model: nn.Module, config: QuantizationConfig) -> Iterator[LayerP
     names = [layer.name for layer in layers if not layer.obstacle]
     if names:
         _check_patterns(config, layers)
-    positions = {'first': set(names[:1]), 'last': prediction_layers(model, names)}
+    positions = {'first': set(_first_layers(layers)), 'last': prediction_layers(model, names)}
     kept = {name: p for p in config.keep_float for name in positions[p]}
     held_back = {
         layer.name: layer.obstacle or _reason_for_float(layer.name, kept, config)
@@ -62,6 +63,18 @@ def plan_layers(model: nn.Module, config: QuantizationConfig) -> Iterator[LayerP
         if weight is None and activation is None and not reason:
             reason = 'config gives it neither weight nor activation levels'
         yield LayerPlan(layer.name, layer.module, weight, activation, reason)
+
+
+def _first_layers(layers: list[FoundLayer]) -> list[str]:
+    """The first layer that can be quantized, and the others that read the image as it does."""
+    supported = [layer for layer in layers if not layer.obstacle]
+    channels = [getattr(layer.module, 'in_channels', None) for layer in supported]
+    of_image = channels[0] if channels and channels[0] and channels[0] <= _IMAGE_CHANNELS else None
+    return [
+        layer.name
+        for position, layer in enumerate(supported)
+        if position == 0 or (of_image and channels[position] == of_image)
+    ]
 
 
 def _check_patterns(config: QuantizationConfig, layers: list[FoundLayer]) -> None:

@@ -65,6 +65,7 @@ class QuantizationConfig:
             keep_float=keep_float,
             overrides=_overrides(config, f'{key}.overrides'),
         )
+        _check_shared(result, key)
         if result.weight is None and result.activation is None and not result.overrides:
             raise ValueError(
                 f'`{key}` quantizes nothing: give `{key}.weight`, `{key}.activation` or '
@@ -104,6 +105,25 @@ def _overrides(
         }
         result.append((pattern, checked))
     return tuple(result)
+
+
+def _check_shared(config: 'QuantizationConfig', key: str) -> None:
+    """Refuses different functions for layers that are to share one."""
+    for kind in _QUANTIZER_TYPES:
+        given = [(f'{key}.{kind}', getattr(config, kind))]
+        given += [
+            (f'{key}.overrides[{pattern!r}].{kind}', override.get(kind))
+            for pattern, override in config.overrides
+        ]
+        shared = [
+            (name, quantizer) for name, quantizer in given if quantizer and quantizer.is_shared
+        ]
+        for name, quantizer in shared[1:]:
+            if quantizer != shared[0][1]:
+                raise ValueError(
+                    f"`{name}` differs from `{shared[0][0]}`, though with `granularity='model'` "
+                    "their layers share one function: give one of them `granularity='layer'`"
+                )
 
 
 def _merge(common: Any, override: Any) -> Any:

@@ -1,11 +1,12 @@
 """What a conversion did to each layer, as data and as a table."""
 
 import io
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rich.console import Console
 from rich.table import Table
+
+from mmqnet.quantizers import QuantizerConfig
 
 
 @dataclass(frozen=True)
@@ -15,7 +16,8 @@ class LayerReport:
     Attributes:
         name: Dotted module name.
         kind: Class name of the float layer.
-        weight: Levels of its weights, for example ``'7 levels'``, or ``'float'``.
+        weight: Levels of its weights, for example ``'7: -4..4'``, with ``', shared'`` where all
+            layers have one function; or ``'float'``.
         activation: Levels of its input, or ``'float'``.
         reason: Why it was left in float; empty if it was not.
         num_weights: Number of weights.
@@ -99,8 +101,10 @@ def _render(table: Table) -> str:
     return out.getvalue()
 
 
-def describe_levels(levels: Sequence[float] | None) -> str:
-    """Short text for a level set, for example ``'7: -4..4'``."""
-    if levels is None:
+def describe_levels(config: QuantizerConfig | None) -> str:
+    """Short text for the levels of a quantizer, for example ``'7: -4..4'``."""
+    if config is None:
         return 'float'
-    return f'{len(levels)}: {levels[0]:g}..{levels[-1]:g}'
+    levels = config.levels
+    text = f'{len(levels)}: {levels[0]:g}..{levels[-1]:g}'
+    return f'{text}, shared' if config.is_shared else text
