@@ -12,7 +12,11 @@ from mmqnet.layers.conv import (
     QuantConvWS2d,
 )
 from mmqnet.layers.linear import QuantLinear
-from mmqnet.layers.quantized_layer import QuantizedLayer, build_input_quantizer
+from mmqnet.layers.quantized_layer import (
+    QuantizedLayer,
+    build_input_quantizer,
+    build_shared_quantizer,
+)
 from mmqnet.layers.residual import quantize_block_input, reads_its_input_once
 from mmqnet.layers.roles import (
     activation_quantizers,
@@ -42,6 +46,7 @@ __all__ = [
     'QuantizedLayer',
     'activation_quantizers',
     'build_input_quantizer',
+    'build_shared_quantizer',
     'parameter_roles',
     'quantize_block_input',
     'reads_its_input_once',

@@ -1,5 +1,6 @@
 """What all quantized layers share: two quantizers and the weights of an evaluation."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -7,7 +8,12 @@ from torch import Tensor, nn
 from typing_extensions import Self
 
 from mmqnet.layers.weight_cache import WeightCache
-from mmqnet.quantizers import ActivationQuantizerConfig, Quantizer, WeightQuantizerConfig
+from mmqnet.quantizers import (
+    ActivationQuantizerConfig,
+    Quantizer,
+    QuantizerConfig,
+    WeightQuantizerConfig,
+)
 
 
 class QuantizedLayer(nn.Module):
@@ -46,30 +52,38 @@ class QuantizedLayer(nn.Module):
 
     def add_quantizers(
         self,
-        weight_quantizer: WeightQuantizerConfig | dict[str, Any] | None,
-        input_quantizer: ActivationQuantizerConfig | dict[str, Any] | None,
+        weight_quantizer: WeightQuantizerConfig | dict[str, Any] | Quantizer | None,
+        input_quantizer: ActivationQuantizerConfig | dict[str, Any] | Quantizer | None,
     ) -> None:
-        """Makes the quantizers; their parameters are trained only if the weights are."""
+        """Makes the quantizers, or takes those that all layers of the model share.
+
+        Their parameters are trained only if the weights are.
+        """
         self.weight_quantizer = self.input_quantizer = None
         if weight_quantizer is not None:
-            self.weight_quantizer = build_weight_quantizer(weight_quantizer, self.weight)
+            if not isinstance(weight_quantizer, Quantizer):
+                weight_quantizer = build_weight_quantizer(weight_quantizer, self.weight)
+            hold_quantizer(self, 'weight_quantizer', weight_quantizer)
         if input_quantizer is not None:
-            self.input_quantizer = build_input_quantizer(input_quantizer, self.weight)
+            if not isinstance(input_quantizer, Quantizer):
+                input_quantizer = build_input_quantizer(input_quantizer, self.weight)
+            hold_quantizer(self, 'input_quantizer', input_quantizer)
         self._weight_cache = WeightCache()
 
     @classmethod
     def from_float(
         cls,
         layer: nn.Module,
-        weight_quantizer: WeightQuantizerConfig | None = None,
-        input_quantizer: ActivationQuantizerConfig | None = None,
+        weight_quantizer: WeightQuantizerConfig | Quantizer | None = None,
+        input_quantizer: ActivationQuantizerConfig | Quantizer | None = None,
     ) -> Self:
         """Makes the quantized layer of a float layer, around the very same parameters.
 
         Args:
             layer: The float layer; it should not be used on its own any more.
-            weight_quantizer: Config of the weights' quantizer, None for float weights.
-            input_quantizer: Config of the input's quantizer, None for a float input.
+            weight_quantizer: Config of the weights' quantizer, or the one that all layers share;
+                None for float weights.
+            input_quantizer: The same for the input.
         """
         quantized = cls.__new__(cls)
         nn.Module.__init__(quantized)
@@ -93,8 +107,10 @@ class QuantizedLayer(nn.Module):
         if quantizer is None:
             return self.effective_weight()
         if self.training:
-            self._weight_cache.clear()  # it holds two more copies of the weights
-        if self.training or torch.is_grad_enabled() or quantizer.observer is not None:
+            self._weight_cache.clear()  # it holds another copy of the weights
+        # a layer of a frozen stage evaluates, while the quantizer that all layers share may learn
+        learning = self.training or quantizer.training
+        if learning or torch.is_grad_enabled() or quantizer.observer is not None:
             return quantizer(self.effective_weight())
         own = (*self.parameters(recurse=False), *self.buffers(recurse=False))
         sources = [tensor for tensor in own if tensor is not self.bias]
@@ -115,6 +131,7 @@ def build_weight_quantizer(
     """Makes the quantizer of ``weight`` (output channels first)."""
     if isinstance(config, dict):
         config = WeightQuantizerConfig.from_dict(config, 'weight_quantizer')
+    _refuse_sharing(config, 'weight_quantizer')
     per_channel = config.granularity == 'channel'
     shape = (weight.shape[0], *(1,) * (weight.dim() - 1)) if per_channel else ()
     return _place(Quantizer(config, shape), weight)
@@ -126,7 +143,35 @@ def build_input_quantizer(
     """Makes the quantizer of the input of the layer that owns ``weight``."""
     if isinstance(config, dict):
         config = ActivationQuantizerConfig.from_dict(config, 'input_quantizer')
+    _refuse_sharing(config, 'input_quantizer')
     return _place(Quantizer(config), weight)
+
+
+def build_shared_quantizer(config: QuantizerConfig, weights: Sequence[nn.Parameter]) -> Quantizer:
+    """Makes the quantizer that all layers which own ``weights`` share."""
+    learns = any(weight.requires_grad for weight in weights)
+    return Quantizer(config).to(weights[0].device).requires_grad_(learns)
+
+
+def hold_quantizer(module: nn.Module, name: str, quantizer: Quantizer) -> None:
+    """Makes a quantizer an attribute of a layer or block.
+
+    It becomes a part of it, unless all layers share it: then it is a part of the model alone. So it
+    stands in checkpoints, optimizers and averages once, and a frozen stage, which puts its parts
+    into evaluation mode, leaves it alone.
+    """
+    if quantizer.config.is_shared:
+        module.__dict__[name] = quantizer
+    else:
+        setattr(module, name, quantizer)
+
+
+def _refuse_sharing(config: QuantizerConfig, key: str) -> None:
+    if config.is_shared:
+        raise ValueError(
+            f"`{key}.granularity` should not be 'model' for a single layer: "
+            "'mmqnet.QuantizedModel' makes the functions that layers share"
+        )
 
 
 def _place(quantizer: Quantizer, weight: nn.Parameter) -> Quantizer:

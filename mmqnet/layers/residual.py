@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import nn
 
+from mmqnet.layers.quantized_layer import hold_quantizer
 from mmqnet.quantizers import Quantizer
 
 
@@ -48,10 +49,9 @@ def reads_its_input_once(block: nn.Module) -> bool:
 
 def quantize_block_input(block: nn.Module, quantizer: Quantizer) -> None:
     """Gives a residual block an ``input_quantizer`` through which its input passes."""
-    block.add_module('input_quantizer', quantizer)
+    hold_quantizer(block, 'input_quantizer', quantizer)
     block.register_forward_pre_hook(_quantize_first_argument)
 
 
 def _quantize_first_argument(block: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-    quantizer = block.get_submodule('input_quantizer')
-    return (quantizer(args[0]), *args[1:])
+    return (block.input_quantizer(args[0]), *args[1:])  # type: ignore[operator]

@@ -3,12 +3,14 @@
 MMEngine logs a wrong shape as a warning and goes on, with half of the quantizer loaded.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 
 from mmqnet.quantizers.config import QuantizerConfig
+
+SHARED = 'shared_'  # begins the name of a quantizer that all layers share
 
 
 def check_levels(state: Mapping[str, Any], prefix: str, config: QuantizerConfig) -> None:
@@ -34,6 +36,36 @@ def check_levels(state: Mapping[str, Any], prefix: str, config: QuantizerConfig)
             f'{len(levels)} levels {levels[0]:g}..{levels[-1]:g}: '
             'take the config that the checkpoint was trained with, or a float checkpoint'
         )
+
+
+def check_sharing(names: Iterable[str], state: Mapping[str, Any], prefix: str) -> None:
+    """Checks that the layers of a checkpoint share a quantizer where those of the model do.
+
+    Otherwise the model's would be taken for missing ones, which calibration fills.
+
+    Args:
+        names: Names of the model's quantizers.
+        state: State dict of a model, which may be a float one.
+        prefix: Name of the model in it, with a trailing dot.
+
+    Raises:
+        ValueError: If they do not.
+    """
+    own = {f'{prefix}{name}' for name in names}
+    saved = {key.removesuffix('.levels') for key in state if key.endswith('_quantizer.levels')}
+    missing, foreign = sorted(own - saved), sorted(saved - own)
+    for kind in ('weight_quantizer', 'input_quantizer'):
+        shared = f'{prefix}{SHARED}{kind}'
+        found, asked = None, 'all layers together'
+        if shared in missing:
+            found = next((name for name in foreign if name.endswith(f'.{kind}')), None)
+        elif shared in foreign and any(name.endswith(f'.{kind}') for name in missing):
+            found, asked = shared, 'each layer'
+        if found is not None:
+            raise ValueError(
+                f'the checkpoint holds `{found}`, but the config asks for a function of {asked}: '
+                'take the `granularity` that the checkpoint was trained with, or a float checkpoint'
+            )
 
 
 def check_granularity(state: Mapping[str, Any], prefix: str, shape: torch.Size) -> None:

@@ -43,6 +43,8 @@ class QuantizerConfig:
             ``beta = 5p / (4q)`` from the largest value q, ``alpha = 1 / beta``) or ``'mse'``
             (alpha, and with other thresholds than ``'kmeans'`` beta too, of the least squared
             error).
+        granularity: ``'layer'`` (default; one alpha and beta a layer, the paper's) or ``'model'``
+            (one function for all layers together, the paper's table 6).
         learn_thresholds: Whether the thresholds are trained. Default False, as in the paper.
         backward_temperature: Temperature of the slope in the backward pass, ``None`` (default) for
             the exact gradient.
@@ -51,10 +53,17 @@ class QuantizerConfig:
     levels: tuple[float, ...]
     thresholds: str | tuple[float, ...] = 'kmeans'
     scale_init: str = 'range'
+    granularity: str = 'layer'
     learn_thresholds: bool = False
     backward_temperature: float | None = None
 
     zero_threshold: ClassVar[float | None] = None
+    granularities: ClassVar[tuple[str, ...]] = ('layer', 'model')
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether all layers of the model share one quantizer."""
+        return self.granularity == 'model'
 
     def levels_for(self, signed: bool) -> tuple[float, ...] | None:
         """Levels of an input that takes negative values or not; ``None`` leaves it in float."""
@@ -80,6 +89,8 @@ class QuantizerConfig:
         thresholds = values.get('thresholds', 'kmeans')
         values['thresholds'] = _check_thresholds(thresholds, values['levels'], f'{key}.thresholds')
         _check_choice(values.get('scale_init', 'range'), ('range', 'mse'), f'{key}.scale_init')
+        granularity = values.get('granularity', 'layer')
+        _check_choice(granularity, cls.granularities, f'{key}.granularity')
         _check_bool(values.get('learn_thresholds', False), f'{key}.learn_thresholds')
         _check_positive(values.get('backward_temperature'), f'{key}.backward_temperature')
         return cls(**cls._check(values, key))
@@ -95,19 +106,18 @@ class WeightQuantizerConfig(QuantizerConfig):
     """Config of the quantizer of a layer's weights.
 
     Attributes:
-        granularity: ``'layer'`` (one alpha and beta a layer, the paper's) or ``'channel'`` (one
-            pair an output channel; the thresholds, in the scaled domain, stay common).
+        granularity: Also ``'channel'``: one alpha and beta an output channel; the thresholds, in
+            the scaled domain, stay common.
         zero_threshold: Where ``'kmeans'`` puts the two thresholds round the level 0 of a set of
             signed levels; 0.05 in the paper. ``None`` keeps what k-means found.
     """
 
-    granularity: str = 'layer'
     zero_threshold: float | None = 0.05  # type: ignore[misc]
+
+    granularities: ClassVar[tuple[str, ...]] = ('layer', 'channel', 'model')
 
     @classmethod
     def _check(cls, values: dict[str, Any], key: str) -> dict[str, Any]:
-        granularity = values.get('granularity', 'layer')
-        _check_choice(granularity, ('layer', 'channel'), f'{key}.granularity')
         _check_positive(values.get('zero_threshold'), f'{key}.zero_threshold')
         return values
 
@@ -115,6 +125,9 @@ class WeightQuantizerConfig(QuantizerConfig):
 @dataclass(frozen=True)
 class ActivationQuantizerConfig(QuantizerConfig):
     """Config of the quantizer of a layer's input.
+
+    With the granularity ``'model'`` all inputs count as one: if any of them is signed, all get the
+    levels for signed inputs.
 
     Attributes:
         signed_levels: What an input gets that is seen to be signed at calibration: ``'auto'``
@@ -177,7 +190,8 @@ def _check_thresholds(
 
 def _check_choice(value: Any, choices: Sequence[str], key: str) -> None:
     if value not in choices:
-        allowed = ' or '.join(map(repr, choices))
+        *others, last = map(repr, choices)
+        allowed = f'{", ".join(others)} or {last}'
         raise ValueError(f'`{key}` should be {allowed}, but got {value!r}')
 
 

@@ -9,10 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from mmqnet.calibration import SampleCollector
-from mmqnet.layers import QuantizedLayer, activation_quantizers, weight_quantizers
+from mmqnet.layers import QuantizedLayer
 from mmqnet.quantizers import Quantizer
-
-_WEIGHT, _INPUT = '.weight_quantizer', '.input_quantizer'
 
 
 @dataclass(frozen=True)
@@ -34,12 +32,19 @@ class LayerValues:
 
 def weight_names(model: nn.Module) -> list[str]:
     """Names of the layers with quantized weights."""
-    return [name.removesuffix(_WEIGHT) for name in weight_quantizers(model)]
+    return _names(model, 'weight_quantizer')
 
 
 def input_names(model: nn.Module) -> list[str]:
     """Names of the layers and residual blocks that quantize their input."""
-    return [name.removesuffix(_INPUT) for name in activation_quantizers(model)]
+    return _names(model, 'input_quantizer')
+
+
+def _names(model: nn.Module, quantizer: str) -> list[str]:
+    """Names of the modules with a quantizer of their own, or with the one that all share."""
+    return [
+        n for n, m in model.named_modules() if isinstance(getattr(m, quantizer, None), Quantizer)
+    ]
 
 
 def weight_values(model: nn.Module, layer: str) -> LayerValues:
@@ -51,7 +56,7 @@ def weight_values(model: nn.Module, layer: str) -> LayerValues:
     check_layer(model, layer, 'weight')
     module = model.get_submodule(layer)
     assert isinstance(module, QuantizedLayer)
-    quantizer = _calibrated(module.get_submodule('weight_quantizer'), layer)
+    quantizer = _calibrated(module.weight_quantizer, layer)
     return LayerValues(layer, 'weight', quantizer, module.effective_weight().detach().float())
 
 
@@ -79,12 +84,15 @@ def collect_inputs(
     quantizers = {}
     for layer in layers:
         check_layer(model, layer, 'input')
-        quantizers[layer] = _calibrated(model.get_submodule(layer + _INPUT), layer)
+        quantizers[layer] = _calibrated(model.get_submodule(layer).input_quantizer, layer)
     collectors = {layer: SampleCollector(layer, seed=i) for i, layer in enumerate(layers)}
     training = {module: module.training for module in model.modules()}
+    # of the layers, since they may share a quantizer; before the hook by which a block quantizes
     hooks = [
-        quantizer.register_forward_pre_hook(lambda _, args, keep=collectors[layer]: keep(args[0]))
-        for layer, quantizer in quantizers.items()
+        model.get_submodule(layer).register_forward_pre_hook(
+            lambda _, args, keep=collector: keep(args[0]), prepend=True
+        )
+        for layer, collector in collectors.items()
     ]
     model.eval()
     try:
@@ -145,7 +153,7 @@ def _shorten(names: list[str], count: int = 6) -> str:
     return ', '.join(map(repr, names[:count])) + more
 
 
-def _calibrated(quantizer: nn.Module, layer: str) -> Quantizer:
+def _calibrated(quantizer: object, layer: str) -> Quantizer:
     assert isinstance(quantizer, Quantizer)
     if not quantizer.is_calibrated:
         raise ValueError(

@@ -9,8 +9,7 @@ from mmengine.runner import Runner
 from mmqnet.engine.progress import epochs_of, progress_of
 from mmqnet.engine.schedules import build_temperature
 from mmqnet.engine.unwrap import unwrap, with_averages
-from mmqnet.layers import activation_quantizers, weight_quantizers
-from mmqnet.quantizers import quantizers_of
+from mmqnet.layers import QuantizedLayer, activation_quantizers, weight_quantizers
 from mmqnet.registry import HOOKS
 
 
@@ -55,7 +54,8 @@ class TemperatureHook(Hook):
         """
         traced = runner.cfg.get('efficient_conv_bn_eval') or []
         for name in [traced] if isinstance(traced, str) else traced:
-            if quantizers_of(unwrap(runner.model).get_submodule(name)):
+            module = unwrap(runner.model).get_submodule(name)
+            if any(isinstance(layer, QuantizedLayer) for layer in module.modules()):
                 raise ValueError(
                     f'`efficient_conv_bn_eval` names {name!r}, which has quantizers: it convolves '
                     'with float weights, and keeps the temperature that it finds; take it out'
