@@ -1,7 +1,8 @@
 # Copyright (c) mmqnet developers. All rights reserved.
 """Tensors in, tensors out: the quantization function and 1-D k-means. Depends on torch only."""
 
+from .fingerprint import fingerprint
 from .kmeans import kmeans_1d
 from .quantize import hard_codes, hard_quantize, soft_quantize
 
-__all__ = ['hard_codes', 'hard_quantize', 'kmeans_1d', 'soft_quantize']
+__all__ = ['fingerprint', 'hard_codes', 'hard_quantize', 'kmeans_1d', 'soft_quantize']

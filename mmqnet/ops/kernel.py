@@ -34,6 +34,11 @@ def kernel_unavailable() -> str | None:
     return _UNAVAILABLE
 
 
+def kernel_in_use() -> bool:
+    """Whether the compiled kernel is there and has not been turned off."""
+    return _UNAVAILABLE is None and _implementation.get() != 'plain'
+
+
 @contextlib.contextmanager
 def use_implementation(name: str) -> Iterator[None]:
     """Force an implementation inside a with statement.
@@ -65,10 +70,9 @@ class Call(NamedTuple):
 
 def plan_call(x: Tensor, alpha: Tensor, beta: Tensor) -> Call | None:
     """How to run the kernel on these arguments, or None where only the plain implementation can."""
-    implementation = _implementation.get()
-    if _UNAVAILABLE is not None or implementation == 'plain' or x.device.type != 'cpu':
+    if not kernel_in_use() or x.device.type != 'cpu':
         return None
-    strategy = _STRATEGIES[implementation]
+    strategy = _STRATEGIES[_implementation.get()]
     if alpha.numel() == 1 and beta.numel() == 1:
         return Call(0, strategy)
     dims = {d - s.dim() for s in (alpha, beta) for d, size in enumerate(s.shape) if size > 1}
@@ -84,8 +88,9 @@ def plan_call(x: Tensor, alpha: Tensor, beta: Tensor) -> Call | None:
 
 
 def _flat(scale: Tensor, other: Tensor) -> Tensor:
-    """(channels,), where ``other`` is the second scale."""
-    return scale.reshape(-1).expand(max(scale.numel(), other.numel())).contiguous()
+    """(channels,), where ``other`` is the second scale; as it is where there is one channel."""
+    channels = max(scale.numel(), other.numel())
+    return scale if channels == 1 else scale.reshape(-1).expand(channels).contiguous()
 
 
 def soft_forward(
@@ -146,9 +151,9 @@ def soft_backward(
 
 def _fold(by_channel: Tensor, scale: Tensor) -> Tensor:
     """Gradients by channel in the shape of the scale, summed if it serves all channels."""
-    if scale.numel() == 1:
+    if scale.numel() < by_channel.numel():
         by_channel = by_channel.sum()
-    return by_channel.reshape(scale.shape)
+    return by_channel.view(scale.shape)
 
 
 def hard_forward(

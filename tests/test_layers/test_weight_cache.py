@@ -5,18 +5,22 @@ import pickle
 
 import pytest
 import torch
+from quantization_formula import needs_kernel
 from torch import nn
 from toy_models import calibrated, weight_config
 
 from mmqnet.layers import QuantConv2d, QuantConvAWS2d, QuantLinear
 from mmqnet.layers.weight_cache import WeightCache
+from mmqnet.ops.kernel import use_implementation
 from mmqnet.quantizers import Mode, soft_evaluation
 
 
-@pytest.fixture
-def layer():
+@pytest.fixture(params=['plain', pytest.param('auto', marks=needs_kernel)])
+def layer(request):
+    """Where changes are found by comparing with a copy, and by a fingerprint."""
     conv = QuantConv2d(3, 4, 3, weight_quantizer=dict(levels='pm4'))
-    return calibrated(conv, torch.randn(1, 3, 5, 5)).eval()
+    with use_implementation(request.param):
+        yield calibrated(conv, torch.randn(1, 3, 5, 5)).eval()
 
 
 @pytest.fixture
@@ -157,7 +161,7 @@ def test_buffers_that_make_the_weights():
 
 
 @torch.no_grad()
-def test_weights_that_are_not_numbers_are_never_kept(layer, calls):
+def test_weights_that_are_not_numbers_are_not_kept_either(layer, calls):
     layer.weight.data[0] = float('nan')
     assert layer(X).isnan().any()
     layer.weight.data.fill_(0.1)

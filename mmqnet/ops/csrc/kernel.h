@@ -317,17 +317,48 @@ void fill_table(SoftPlan& plan, int64_t begin, int64_t end) {
   }
 }
 
-void hard_forward(const HardPlan& plan, const float* outputs, const float* x, float* y, int64_t size, float beta) {
+// The index of the level: count(b_i <= t).
+template <HardStrategy strategy>
+MMQ_INLINE vi hard_index(const HardPlan& plan, vf t) {
   const float* b = plan.thresholds.data();
+  if (strategy == HardStrategy::kUnit) {
+    // Rounding is monotone, so t - b_0 is at least i where t is at least b_i; where it is rounded up, the comparison
+    // tells.
+    const vi below = find_cell(t, b[0], 1.0f, plan.last_cell);
+    return below - (vi)(t >= __builtin_convertvector(below, vf) + b[0]);
+  }
+  const vi first = gather(plan.first.data(), find_cell(t, plan.cell_low, plan.cells_per_unit, plan.last_cell));
+  vi index = first;
+  for (int64_t k = 0; k < plan.count; ++k) index -= (vi)(t >= gather(b + k, first));
+  return index;
+}
+
+template <HardStrategy strategy>
+MMQ_INLINE vf hard_output(const HardPlan& plan, const float* outputs, vf t) {
+  if (strategy != HardStrategy::kFew) return gather(outputs, hard_index<strategy>(plan, t));
+  vf out = all(outputs[0]);
+  for (int64_t i = 0; i < plan.n; ++i) out = t >= plan.thresholds[i] ? all(outputs[i + 1]) : out;
+  return out;
+}
+
+template <HardStrategy strategy>
+MMQ_INLINE void hard_loop(const HardPlan& plan, const float* outputs, const float* x, float* y, int64_t size,
+                          float beta) {
   for_each_vector(size, [&](int64_t i, int lanes) __attribute__((always_inline)) {
     const vf t = load_some(x + i, lanes) * beta;
-    const vi cell = find_cell(t, plan.cell_low, plan.cells_per_unit, plan.last_cell);
-    const vi first = gather(plan.first.data(), cell);
-    vi index = first;
-    for (int64_t k = 0; k < plan.count; ++k) index -= (vi)(t >= gather(b + k, first));
-    const vf out = gather(outputs, index);
-    store_some(y + i, t != t ? t : out, lanes);
+    store_some(y + i, t != t ? t : hard_output<strategy>(plan, outputs, t), lanes);
   });
+}
+
+void hard_forward(const HardPlan& plan, const float* outputs, const float* x, float* y, int64_t size, float beta) {
+  switch (plan.strategy) {
+    case HardStrategy::kFew:
+      return hard_loop<HardStrategy::kFew>(plan, outputs, x, y, size, beta);
+    case HardStrategy::kUnit:
+      return hard_loop<HardStrategy::kUnit>(plan, outputs, x, y, size, beta);
+    default:
+      return hard_loop<HardStrategy::kGrid>(plan, outputs, x, y, size, beta);
+  }
 }
 
 #undef MMQ_INLINE

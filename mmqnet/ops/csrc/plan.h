@@ -21,9 +21,9 @@ enum class Strategy : int64_t { kAuto = -1, kDense = 0, kWindow = 1, kTable = 2 
 
 // sum_i s_i * sigmoid(T * (t - b_i)) and its slope, prepared for the float kernels.
 struct SoftPlan {
-  Strategy strategy = Strategy::kDense;
+  Strategy strategy = Strategy::kDense, wish = Strategy::kAuto;
   float temperature = 1;
-  int64_t n = 0;
+  int64_t n = 0, numel = 0;
   std::vector<float> levels, thresholds, gaps;  // padded by `count` for kWindow
 
   // kWindow: an equidistant grid of cells over the scaled domain gives the first threshold of each window.
@@ -37,12 +37,21 @@ struct SoftPlan {
   float cell_width = 0, first_centre = 0;
   std::vector<float> table;  // (cells, 8): f, D0, ..., D4 in units of h
 
-  int64_t table_cells() const { return static_cast<int64_t>(table.size() / 8); }
+  bool is_for(const float* y, const float* b, int64_t n_, float temperature_, int64_t numel_, Strategy wish_) const {
+    return n == n_ && temperature == temperature_ && numel == numel_ && wish == wish_ &&
+           std::equal(y, y + n + 1, levels.begin()) && std::equal(b, b + n, thresholds.begin());
+  }
 };
 
-// count(b_i <= t) by the same kind of grid.
+// kFew: compares with every threshold. kUnit: thresholds at distances of 1 need no search. kGrid: the same kind of grid
+// as for SoftPlan.
+enum class HardStrategy { kFew, kUnit, kGrid };
+constexpr int64_t kFewThresholds = 8;
+
+// count(b_i <= t).
 struct HardPlan {
-  int64_t count = 0;
+  HardStrategy strategy = HardStrategy::kGrid;
+  int64_t n = 0, count = 0;
   float cell_low = 0, cells_per_unit = 0, last_cell = 0;
   std::vector<int32_t> first;
   std::vector<float> thresholds;  // padded by NaN, which no t reaches
@@ -107,9 +116,27 @@ inline bool size_table(SoftPlan& plan) {
   return true;
 }
 
+// Whether b_i is b_0 + i, without rounding.
+inline bool at_unit_distances(const float* b, int64_t n) {
+  for (int64_t i = 1; i < n; ++i) {
+    if (b[i] != static_cast<double>(b[0]) + i) return false;
+  }
+  return true;
+}
+
 inline HardPlan make_hard_plan(const float* b, int64_t n) {
   HardPlan plan;
+  plan.n = n;
   plan.thresholds.assign(b, b + n);
+  if (n <= kFewThresholds) {
+    plan.strategy = HardStrategy::kFew;
+    return plan;
+  }
+  if (at_unit_distances(b, n)) {
+    plan.strategy = HardStrategy::kUnit;
+    plan.last_cell = static_cast<float>(n - 1);
+    return plan;
+  }
   const double low = b[0], high = b[n - 1];
   int64_t cells = high > low ? grid_size(4.0 * n, 1.0) : 1;
   plan.cell_low = b[0];

@@ -9,6 +9,10 @@
 #include <ATen/ops/empty_like.h>
 #include <torch/library.h>
 
+#include <list>
+#include <memory>
+#include <mutex>
+
 #if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__)
 #define MMQ_DISPATCH 1
 #include <immintrin.h>
@@ -36,6 +40,7 @@
 #endif
 
 #include "exact.h"
+#include "fingerprint.h"
 
 namespace mmqnet {
 namespace {
@@ -105,17 +110,18 @@ constexpr double kDenseCost = 2.0, kDenseThreshold = 1.0, kWindowCost = 4.0, kWi
 constexpr double kTableCost = 4.0, kTableCell = 1.0 / 12000, kNodeCost = 1.2;
 // Tensors this small (elements times thresholds) are summed in double: with few terms, rounding shows in the sums.
 constexpr int64_t kExactTerms = 8192;
+// As many as a large model has quantizers; a table is 2 MiB or less.
+constexpr size_t kKeptPlans = 64;
 
-SoftPlan make_soft_plan(const at::Tensor& levels, const at::Tensor& thresholds, double temperature, int64_t numel,
-                        Strategy wish) {
+SoftPlan make_soft_plan(const float* y, const float* b, int64_t n, float temperature, int64_t numel, Strategy wish) {
   SoftPlan plan;
-  plan.n = thresholds.numel();
-  plan.temperature = static_cast<float>(temperature);
-  const float* y = levels.const_data_ptr<float>();
-  const float* b = thresholds.const_data_ptr<float>();
-  plan.levels.assign(y, y + plan.n + 1);
-  plan.thresholds.assign(b, b + plan.n);
-  for (int64_t i = 0; i < plan.n; ++i) plan.gaps.push_back(y[i + 1] - y[i]);
+  plan.n = n;
+  plan.temperature = temperature;
+  plan.numel = numel;
+  plan.wish = wish;
+  plan.levels.assign(y, y + n + 1);
+  plan.thresholds.assign(b, b + n);
+  for (int64_t i = 0; i < n; ++i) plan.gaps.push_back(y[i + 1] - y[i]);
   double cost = kDenseCost + kDenseThreshold * plan.n;
   if (wish == Strategy::kWindow || (wish == Strategy::kAuto && plan.n > 2)) {
     if (make_window(plan)) {
@@ -142,6 +148,29 @@ SoftPlan make_soft_plan(const at::Tensor& levels, const at::Tensor& thresholds, 
   return plan;
 }
 
+// The plan of these arguments, kept for the backward pass and for the next steps: thresholds hardly ever change.
+std::shared_ptr<const SoftPlan> soft_plan(const at::Tensor& levels, const at::Tensor& thresholds, double temperature_,
+                                          int64_t numel, Strategy wish) {
+  static std::mutex mutex;
+  static std::list<std::shared_ptr<const SoftPlan>> plans;  // the latest first
+  const float *y = levels.const_data_ptr<float>(), *b = thresholds.const_data_ptr<float>();
+  const float temperature = static_cast<float>(temperature_);
+  const int64_t n = thresholds.numel();
+  {
+    const std::lock_guard<std::mutex> lock(mutex);
+    for (auto at = plans.begin(); at != plans.end(); ++at) {
+      if (!(*at)->is_for(y, b, n, temperature, numel, wish)) continue;
+      plans.splice(plans.begin(), plans, at);
+      return plans.front();
+    }
+  }
+  auto plan = std::make_shared<const SoftPlan>(make_soft_plan(y, b, n, temperature, numel, wish));
+  const std::lock_guard<std::mutex> lock(mutex);
+  plans.push_front(plan);
+  if (plans.size() > kKeptPlans) plans.pop_back();
+  return plan;
+}
+
 at::Tensor same_layout(const at::Tensor& tensor, const at::Tensor& like) {
   if (tensor.strides() == like.strides()) return tensor;
   return at::empty_like(like).copy_(tensor);
@@ -164,13 +193,12 @@ at::Tensor soft_forward(const at::Tensor& x, const at::Tensor& levels, const at:
     });
     return y;
   }
-  const SoftPlan plan =
-      make_soft_plan(levels, thresholds, temperature, x.numel(), static_cast<Strategy>(strategy));
+  const auto plan = soft_plan(levels, thresholds, temperature, x.numel(), static_cast<Strategy>(strategy));
   const float *in = dense.const_data_ptr<float>(), *a = alpha.const_data_ptr<float>(),
               *b = beta.const_data_ptr<float>();
   float* out = y.mutable_data_ptr<float>();
   layout.parallel([&](int64_t, int64_t c, int64_t offset, int64_t size) {
-    kernels().soft_forward(plan, in + offset, out + offset, size, a[c], b[c]);
+    kernels().soft_forward(*plan, in + offset, out + offset, size, a[c], b[c]);
   });
   return y;
 }
@@ -206,9 +234,17 @@ void exact_backward(const Layout& layout, const at::Tensor& grad, const at::Tens
 }
 
 at::Tensor as_tensor(const std::vector<double>& values, const at::Tensor& like) {
-  at::Tensor out = at::empty({static_cast<int64_t>(values.size())}, like.options().dtype(at::kDouble));
-  std::copy(values.begin(), values.end(), out.mutable_data_ptr<double>());
-  return out.to(like.scalar_type());
+  at::Tensor out = at::empty({static_cast<int64_t>(values.size())}, like.options());
+  if (like.scalar_type() == at::kDouble) {
+    std::copy(values.begin(), values.end(), out.mutable_data_ptr<double>());
+  } else {
+    std::copy(values.begin(), values.end(), out.mutable_data_ptr<float>());
+  }
+  return out;
+}
+
+double number_at(const at::Tensor& tensor, int64_t i) {
+  return tensor.scalar_type() == at::kDouble ? tensor.const_data_ptr<double>()[i] : tensor.const_data_ptr<float>()[i];
 }
 
 std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> soft_backward(
@@ -234,24 +270,21 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> soft_backward(
     float* out = grad_x.mutable_data_ptr<float>();
     const bool same = temperature == backward_temperature;
     const auto wish = static_cast<Strategy>(strategy);
-    const SoftPlan slopes = make_soft_plan(levels, thresholds, backward_temperature, x.numel(), wish);
+    const auto slopes = soft_plan(levels, thresholds, backward_temperature, x.numel(), wish);
     layout.parallel([&](int64_t chunk, int64_t c, int64_t offset, int64_t size) {
       const float scale = static_cast<float>(static_cast<double>(a[c]) * b[c] * temperature);
-      kernels().soft_backward(slopes, g + offset, in + offset, out + offset, size, scale, b[c],
+      kernels().soft_backward(*slopes, g + offset, in + offset, out + offset, size, scale, b[c],
                               same ? &by_value[chunk] : nullptr, &by_slope[chunk]);
     });
     if (!same) {
-      const SoftPlan values = make_soft_plan(levels, thresholds, temperature, x.numel(), wish);
+      const auto values = soft_plan(levels, thresholds, temperature, x.numel(), wish);
       layout.parallel([&](int64_t chunk, int64_t c, int64_t offset, int64_t size) {
-        kernels().soft_backward(values, g + offset, in + offset, nullptr, size, 0, b[c], &by_value[chunk], nullptr);
+        kernels().soft_backward(*values, g + offset, in + offset, nullptr, size, 0, b[c], &by_value[chunk], nullptr);
       });
     }
   }
   std::vector<double> slope_sums = layout.by_channel(by_slope);
-  const at::Tensor alpha64 = alpha.to(at::kDouble);
-  for (int64_t c = 0; c < layout.channels; ++c) {
-    slope_sums[c] *= temperature * alpha64.const_data_ptr<double>()[c];
-  }
+  for (int64_t c = 0; c < layout.channels; ++c) slope_sums[c] *= temperature * number_at(alpha, c);
   return {grad_x, as_tensor(layout.by_channel(by_value), alpha), as_tensor(slope_sums, beta),
           as_tensor(by_threshold, thresholds)};
 }
@@ -293,6 +326,7 @@ TORCH_LIBRARY(mmqnet, m) {
       "-> (Tensor, Tensor, Tensor, Tensor)");
   m.def(
       "hard_forward(Tensor x, Tensor levels, Tensor thresholds, Tensor alpha, Tensor beta, int inner) -> Tensor");
+  m.def("fingerprint(Tensor[] tensors) -> Tensor");
   m.def("instruction_set() -> str", &mmqnet::instruction_set);
 }
 
@@ -300,6 +334,7 @@ TORCH_LIBRARY_IMPL(mmqnet, CPU, m) {
   m.impl("soft_forward", &mmqnet::soft_forward);
   m.impl("soft_backward", &mmqnet::soft_backward);
   m.impl("hard_forward", &mmqnet::hard_forward);
+  m.impl("fingerprint", &mmqnet::fingerprint);
 }
 
 // An empty module: importing it loads the library, which registers the operators.
