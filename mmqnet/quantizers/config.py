@@ -46,8 +46,12 @@ class QuantizerConfig:
         granularity: ``'layer'`` (default; one alpha and beta a layer, the paper's) or ``'model'``
             (one function for all layers together, the paper's table 6).
         learn_thresholds: Whether the thresholds are trained. Default False, as in the paper.
-        backward_temperature: Temperature of the slope in the backward pass, ``None`` (default) for
-            the exact gradient.
+        backward_temperature: Temperature of the slope in the backward pass, which is still
+            multiplied by T, as in the paper's code for binary weights; ``None`` (default) for the
+            exact gradient.
+        surrogate_temperature: Once T is above it, the gradients are those of the soft function at
+            this temperature (alpha's stays exact): the function comes near the staircase while
+            the gradients keep their size. ``None`` (default) for the exact gradient.
     """
 
     levels: tuple[float, ...]
@@ -56,6 +60,7 @@ class QuantizerConfig:
     granularity: str = 'layer'
     learn_thresholds: bool = False
     backward_temperature: float | None = None
+    surrogate_temperature: float | None = None
 
     zero_threshold: ClassVar[float | None] = None
     granularities: ClassVar[tuple[str, ...]] = ('layer', 'model')
@@ -92,7 +97,13 @@ class QuantizerConfig:
         granularity = values.get('granularity', 'layer')
         _check_choice(granularity, cls.granularities, f'{key}.granularity')
         _check_bool(values.get('learn_thresholds', False), f'{key}.learn_thresholds')
-        _check_positive(values.get('backward_temperature'), f'{key}.backward_temperature')
+        for name in ('backward_temperature', 'surrogate_temperature'):
+            _check_positive(values.get(name), f'{key}.{name}')
+        if values.get('backward_temperature') and values.get('surrogate_temperature'):
+            raise ValueError(
+                f'`{key}` should name `backward_temperature` or `surrogate_temperature`, but got '
+                f'both: {values["backward_temperature"]} and {values["surrogate_temperature"]}'
+            )
         return cls(**cls._check(values, key))
 
     @classmethod

@@ -174,15 +174,12 @@ class Quantizer(nn.Module):
         return f'levels={len(self.config.levels)}, scale_shape={tuple(self.log_alpha.shape)}'
 
     def _soft(self, x: Tensor) -> Tensor:
-        return soft_quantize(
-            x,
-            self.levels,
-            self.thresholds,
-            self.alpha,
-            self.beta,
-            self._temperature,
-            self.config.backward_temperature,
-        )
+        temperature, surrogate = self._temperature, self.config.surrogate_temperature
+        backward, gain = self.config.backward_temperature, None
+        if surrogate is not None and surrogate < temperature:
+            backward = gain = surrogate
+        function = (self.levels, self.thresholds, self.alpha, self.beta)
+        return soft_quantize(x, *function, temperature, backward, gain)
 
     def _hard(self, x: Tensor) -> Tensor:
         return hard_quantize(x, self.levels, self.thresholds, self.alpha, self.beta)

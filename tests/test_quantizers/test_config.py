@@ -62,9 +62,19 @@ def test_config_is_frozen_and_takes_the_dict_of_mmengine():
         (dict(levels='pm4', backward_temperature=0), ValueError, 'positive and finite, but got 0'),
         (dict(levels='pm4', backward_temperature='1'), TypeError, "but got '1'"),
         (
+            dict(levels='pm4', surrogate_temperature=-6),
+            ValueError,
+            'positive and finite, but got -6',
+        ),
+        (
+            dict(levels='pm4', surrogate_temperature=6, backward_temperature=1),
+            ValueError,
+            '`backward_temperature` or `surrogate_temperature`, but got both: 1 and 6',
+        ),
+        (
             dict(levels='pm4', granularity='tensor'),
             ValueError,
-            r"\.granularity` should be 'layer' or 'channel', but got 'tensor'",
+            r"\.granularity` should be 'layer', 'channel' or 'model', but got 'tensor'",
         ),
         (
             dict(levels='pm4', scale_init='max'),
@@ -111,7 +121,10 @@ def test_signed_levels_serve_both_kinds_of_input():
         (dict(levels='uint2', signed_levels='int2'), r'as many levels.*\(4\), but got 3'),
         (dict(levels='uint2', signed_levels='uint'), r'activation\.signed_levels`.*\'uint\''),
         (dict(levels=[0, 1, 2]), r'`signed_levels` should be given'),
-        (dict(levels='uint2', granularity='layer'), "unknown key 'granularity'"),
+        (
+            dict(levels='uint2', granularity='channel'),
+            "should be 'layer' or 'model', but got 'channel'",
+        ),
     ],
 )
 def test_wrong_activation_configs(config, message):
