@@ -51,11 +51,18 @@ custom_hooks = [dict(type='EMAHook', momentum=0.1, update_buffers=True)]
 default_hooks = dict(
     checkpoint=dict(type='mmqnet.CheckpointHook', max_keep_ckpts=1),
     randomness=dict(type='mmqnet.RandomnessHook'),
-    gap=None,
+    gap=dict(interval=100),
     phases=dict(schedule=[
         dict(begin=0, phase='weights'),
         dict(begin=0.45, phase='activations'),
         dict(begin=0.8, phase='both')]))
+"""
+BEST = """
+_base_ = 'survival.py'
+default_hooks = dict(
+    calibration=dict(num_samples=1), checkpoint=dict(save_best='coco/bbox_mAP', rule='greater'))
+train_dataloader = dict(num_workers=0, persistent_workers=False)
+train_cfg = dict(max_epochs=1, val_interval=1)
 """
 KILLED = """
 _base_ = 'survival.py'
@@ -160,6 +167,22 @@ class TestSurvival:
         assert set(kept) < expected.keys()
         for key in kept:
             assert_equal(expected[key], found[key], key)
+
+    def test_killed_before_every_file_operation_of_saving(self, server, survival, tmp_path):
+        """A complete checkpoint that `last_checkpoint` names, and a complete best one, remain."""
+        config = survival.with_name('best.py')
+        config.write_text(BEST)
+        code, output = server.run('tests/helpers/crash_points.py', config, tmp_path / 'run')
+        assert code == 0, output[-3000:]
+        assert 'moments: 33' in output  # 3 checkpoints, 2 of `last_checkpoint`, 2 removed
+        best = 'best_coco_bbox_mAP_epoch_{}.pth'.format
+        assert output.splitlines()[-5:] == [
+            f'{best(1)} {best(2)} epoch_2.pth',
+            f'{best(1)} epoch_1.pth',
+            f'{best(1)} epoch_1.pth epoch_2.pth',
+            f'{best(1)} epoch_2.pth',
+            f'{best(2)} epoch_2.pth',
+        ]
 
 
 def assert_equal(expected, found, where):
