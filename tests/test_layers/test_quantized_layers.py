@@ -197,9 +197,9 @@ class TestConfigs:
         with pytest.raises(ValueError, match=r"`weight_quantizer\.levels`.*'pm3'"):
             QuantConv2d(1, 1, 1, weight_quantizer=dict(levels='pm3'))
         with pytest.raises(
-            ValueError, match=r"`input_quantizer` has the unknown key 'granularity'"
+            ValueError, match=r"`input_quantizer` has the unknown key 'zero_threshold'"
         ):
-            QuantLinear(1, 1, input_quantizer=dict(levels='uint2', granularity='layer'))
+            QuantLinear(1, 1, input_quantizer=dict(levels='uint2', zero_threshold=0.1))
 
 
 class Net(BaseModule):

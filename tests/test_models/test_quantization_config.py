@@ -77,9 +77,9 @@ def test_overrides_alone():
             r"`quantization\.overrides\['a'\]\.weight\.levels` .*strictly increasing",
         ),
         (
-            dict(weight=WEIGHT, overrides={'a': dict(activation=dict(granularity='layer'))}),
+            dict(weight=WEIGHT, overrides={'a': dict(activation=dict(zero_threshold=1))}),
             ValueError,
-            r"\.overrides\['a'\]\.activation` has the unknown key 'granularity'",
+            r"\.overrides\['a'\]\.activation` has the unknown key 'zero_threshold'",
         ),
     ],
 )
