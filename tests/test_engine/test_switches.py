@@ -1,0 +1,247 @@
+"""Switches of MMEngine, MMCV and MMDetection together with quantization, in real runs.
+
+Each run makes one epoch of six iterations through all three phases.
+"""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from mmcv.cnn import ConvModule
+from mmengine.config import Config
+from mmengine.hooks import Hook
+from mmengine.registry import MODELS
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import nn
+from toy_data import make_runner
+from toy_models import build, quantized
+
+from mmqnet.engine.hooks import ScaleLogHook
+from mmqnet.engine.launch import use_mixed_precision
+from mmqnet.layers import activation_quantizers, parameter_roles, weight_quantizers
+from mmqnet.quantizers import quantizers_of
+
+SHORT = dict(train_cfg__max_epochs=1, train_cfg__val_begin=9, default_hooks__checkpoint__interval=9)
+
+
+class Before(Hook):
+    """Keeps the model's state at the first iteration, after calibration, and after each one."""
+
+    priority = 'VERY_LOW'
+
+    def before_train(self, runner):
+        self.states = [self.state(runner)]
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        self.states.append(self.state(runner))
+        assert outputs['loss'].isfinite()
+
+    def state(self, runner):
+        return {k: v.clone() for k, v in runner.model.state_dict().items()}
+
+
+@pytest.fixture(scope='module')
+def train(configs, float_checkpoint, tmp_path_factory):
+    def run(*hooks, **options):
+        folder = tmp_path_factory.mktemp('switches') / 'run'
+        runner = make_runner(
+            configs / 'quantized.py', folder, load_from=float_checkpoint, **{**SHORT, **options}
+        )
+        runner.states = Before()
+        for hook in (runner.states, *hooks):
+            runner.register_hook(hook)
+        runner.train()
+        return runner
+
+    return run
+
+
+@pytest.fixture(scope='module')
+def plain(train):
+    """A run without any of the switches."""
+    return train()
+
+
+def changed(runner, first=0, last=-1):
+    """Names of what differs between two of the noted states."""
+    before, after = (runner.states.states[i] for i in (first, last))
+    return {key for key, value in before.items() if not torch.equal(value, after[key])}
+
+
+def assert_same_parameters(found, expected):
+    for (name, a), b in zip(
+        found.model.named_parameters(), expected.model.parameters(), strict=True
+    ):
+        assert torch.equal(a, b), name
+
+
+class TestMixedPrecision:
+    def test_bfloat16_on_a_cpu(self, train, plain):
+        """Convolutions run in bfloat16; what is learned stays in float32 and close by."""
+        types = set()
+
+        class Types(Hook):
+            def before_train_epoch(self, runner):
+                layer = runner.model.backbone.layer3[0].conv1
+                layer.register_forward_hook(lambda _, args, out: types.add(out.dtype))
+
+        config = Config(dict(optim_wrapper=dict(type='OptimWrapper')))
+        use_mixed_precision(config)
+        runner = train(Types(), optim_wrapper__type=config.optim_wrapper.type)
+        assert types == {torch.bfloat16}
+        assert {p.dtype for p in runner.model.parameters()} == {torch.float32}
+        expected = plain.model.state_dict()
+        for name, value in runner.model.named_parameters():
+            torch.testing.assert_close(value, expected[name], rtol=0.05, atol=0.01, msg=name)
+
+    def test_the_loss_scaler_of_mmengine_needs_a_gpu(self, train):
+        if torch.cuda.is_available():
+            pytest.skip('there is a GPU')
+        with pytest.raises(AssertionError, match='only available training'):
+            train(optim_wrapper__type='AmpOptimWrapper')
+
+
+class TestCheckpointing:
+    def test_with_cp_learns_the_same_bits(self, train, plain):
+        assert_same_parameters(train(model__backbone__with_cp=True), plain)
+
+    def test_activation_checkpointing_learns_the_same_bits(self, train, plain):
+        assert_same_parameters(train(activation_checkpointing=['backbone.layer3.0']), plain)
+
+
+class TestBackbone:
+    def test_frozen_stages_keep_every_bit(self, train):
+        runner = train(model__backbone__frozen_stages=1)
+        moved = changed(runner)
+        state = ('.mode', '.temperature')
+        frozen = ('backbone.conv1', 'backbone.bn1', 'backbone.layer1')
+        assert not {key for key in moved if key.startswith(frozen) and not key.endswith(state)}
+        for role in ('quantized', 'scale'):
+            names = {n for n, r in parameter_roles(runner.model).items() if r == role}
+            assert {n for n in names if not n.startswith(frozen)} <= moved
+
+    def test_norm_eval_keeps_the_statistics(self, train, plain):
+        statistics = ('running_mean', 'running_var')
+        for runner, learned in ((train(model__backbone__norm_eval=True), False), (plain, True)):
+            moved = {k for k in changed(runner) if k.endswith(statistics) and 'backbone' in k}
+            assert bool(moved) is learned
+            assert 'backbone.layer4.0.conv1.weight' in changed(runner)
+
+    def test_sync_bn_on_one_process_is_bn(self, train, plain):
+        runner = train(model__backbone__norm_cfg=dict(type='SyncBN', requires_grad=True))
+        assert_same_parameters(runner, plain)
+
+
+class TestAccumulation:
+    def test_over_a_change_of_phase(self, train):
+        """Steps after iterations 3 and 5; phases change at 2 and 4."""
+        runner = train(optim_wrapper__accumulative_counts=4)
+        roles = parameter_roles(runner.model)
+        of_inputs = tuple(activation_quantizers(runner.model))
+        parts = dict(
+            weights={n for n, r in roles.items() if r == 'quantized'},
+            weight_scales={
+                n for n in roles if n.startswith(tuple(weight_quantizers(runner.model)))
+            },
+            input_scales={n for n in roles if n.startswith(of_inputs)},
+        )
+        parameters = set(roles)
+        assert not changed(runner, 0, 3) & parameters
+        moved = changed(runner, 3, 4) & parameters
+        # the gradients that the first phase has left do not move what rests by now
+        assert not moved & (parts['weights'] | parts['weight_scales'])
+        assert parts['input_scales'] <= moved
+        assert not changed(runner, 4, 5) & parameters
+        for part in parts.values():
+            assert part <= changed(runner, 5, 6)
+
+
+class TestLearningRates:
+    def test_auto_scale_lr_scales_the_rates_of_roles_too(self, configs, tmp_path):
+        """Batches of 2 instead of 8: a quarter, of absolute rates as of relative ones."""
+        roles = dict(quantized=dict(lr=4e-4), scale=dict(lr_mult=0.5), other=dict(lr=4e-6))
+        runner = make_runner(
+            configs / 'quantized.py',
+            tmp_path,
+            auto_scale_lr=dict(enable=True, base_batch_size=8),
+            optim_wrapper__constructor='mmqnet.QuantOptimWrapperConstructor',
+            optim_wrapper__paramwise_cfg=roles,
+            optim_wrapper__optimizer__lr=4e-3,
+        )
+        runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
+        runner.scale_lr(runner.optim_wrapper, runner.auto_scale_lr)
+        found = {group['lr'] for group in runner.optim_wrapper.optimizer.param_groups}
+        assert found == {1e-4, 4e-3 * 0.5 / 4, 1e-6}
+
+
+@MODELS.register_module()
+class ConvModuleNet(nn.Module):
+    """Two ConvModules as a config makes them."""
+
+    def __init__(self, **options):
+        super().__init__()
+        norm = dict(norm_cfg=dict(type='BN'))
+        self.stem = ConvModule(3, 4, 3, **norm)
+        self.body = ConvModule(4, 4, 3, **norm, **options)
+        self.head = nn.Conv2d(4, 2, 1)
+
+    def init_weights(self):
+        pass
+
+
+class TestEfficientConvBnEval:
+    """It convolves with `conv.weight`, past the quantized layer."""
+
+    def test_refused_in_a_conv_module(self):
+        model = quantized(dict(type='mmengine.ConvModuleNet'))
+        build(model)
+        message = r'`body` has `efficient_conv_bn_eval=True`, which convolves with float weights'
+        with pytest.raises(ValueError, match=message):
+            build({**model, 'efficient_conv_bn_eval': True})
+
+    def test_allowed_where_the_layer_stays_in_float(self):
+        config = dict(weight=dict(levels='pm4'), exclude=['body'], keep_float=['last'])
+        build(quantized(dict(type='mmengine.ConvModuleNet', efficient_conv_bn_eval=True), **config))
+
+    def test_refused_for_a_module_with_quantizers(self, train):
+        with pytest.raises(ValueError, match=r"`efficient_conv_bn_eval` names 'backbone', which"):
+            train(efficient_conv_bn_eval=['neck', 'backbone'])
+
+
+class TestVisualizationBackends:
+    """Everything goes through the visualizer, so one backend stands for all."""
+
+    @pytest.fixture(scope='class')
+    def run(self, train):
+        backends = [dict(type='LocalVisBackend'), dict(type='TensorboardVisBackend')]
+        return train(
+            visualizer__vis_backends=backends,
+            default_hooks__scales=dict(type='mmqnet.ScaleLogHook', interval=3),
+            train_cfg__val_begin=1,
+        )
+
+    def test_tensorboard_receives_scales_temperatures_and_gap(self, run):
+        (path,) = Path(run.log_dir).glob('**/*tfevents*')
+        events = EventAccumulator(str(path)).Reload()
+        tags = set(events.Tags()['scalars'])
+        quantizers = quantizers_of(run.model)
+        for name, quantizer in quantizers.items():
+            for scale in ('alpha', 'beta'):
+                first, last = events.Scalars(f'{scale}/{name}')
+                assert (first.step, last.step) == (3, 6)
+                assert last.value == pytest.approx(float(getattr(quantizer, scale)), rel=1e-6)
+        assert len(quantizers) == 35
+        assert {'temperature_weight', 'temperature_activation'} <= tags
+        assert {f'gap/{kind}coco/bbox_mAP' for kind in ('soft/', 'hard/', '')} <= tags
+
+    def test_local_files_hold_the_same(self, run):
+        lines = (Path(run.log_dir) / 'vis_data/scalars.json').read_text()
+        scales = [line for line in map(json.loads, lines.splitlines()) if any(
+            key.startswith('alpha/') for key in line)]  # fmt: skip
+        assert [line['step'] for line in scales] == [3, 6]
+
+    @pytest.mark.parametrize('interval', [0, 1.5, True])
+    def test_mistakes(self, interval):
+        with pytest.raises(ValueError, match=r'`ScaleLogHook\.interval` should be a positive int'):
+            ScaleLogHook(interval)
