@@ -33,7 +33,7 @@ What stays in float, and why:
 |---|---|
 | first layer | `keep_float`; layers that read the image beside it count too |
 | last layer | `keep_float`; all layers that predict |
-| class X is not supported | deformable, transposed, 1-D, 3-D convolutions, `nn.MultiheadAttention` |
+| class X is not supported | deformable, transposed, 1-D, 3-D convolution, `MultiheadAttention` |
 | part of a X | X may read its weights itself (`out_proj`) or sample by it (`conv_offset`) |
 | multiplies activations | attention has no weights there; its projections are quantized |
 | X.forward reads its weights itself | and would pass by the quantizer |

@@ -54,7 +54,7 @@ def calibrate(
         for batch in progress(batches if inputs else itertools.islice(batches, 1)):
             forward(batch)
     collectors, called = _merge_processes(collectors, called)
-    _check_called(pending, called)
+    _check_called(model, called)
     for name, collector in collectors.items():
         _calibrate_input(name, inputs[name], collector)
     _broadcast(pending)
@@ -102,8 +102,8 @@ def _collected(collector: SampleCollector, quantizer: Quantizer) -> tuple[Tensor
 def _calibrate_input(name: str, quantizer: Quantizer, collector: SampleCollector) -> None:
     if not len(collector.values()):
         raise ValueError(
-            f'`{name}` has seen only empty inputs at calibration: more samples may help; if the '
-            'layer has nothing to do, name it in `quantization.exclude`'
+            f'`{name}` has seen no input at calibration, or empty ones only: more samples may '
+            'help; if the layer has nothing to do, name it in `quantization.exclude`'
         )
     signed = collector.minimum < 0
     if signed and quantizer.config.is_shared:
@@ -164,40 +164,51 @@ def _observed(
         inputs: The quantizers whose inputs are collected, by their names.
 
     Yields:
-        The collectors of the inputs, and the set to which the name of each quantizer is added
-        that the model asks, those of weights too.
+        The collectors of the inputs, and the set to which the name of each quantized layer is
+        added that the model calls.
     """
     collectors = {name: SampleCollector(name, seed=i) for i, name in enumerate(inputs)}
     called: set[str] = set()
-
-    def observe(name: str, x: Tensor) -> None:
-        called.add(name)
-        if name in collectors:
-            collectors[name](x)
-
+    hooks = [
+        layer.register_forward_pre_hook(functools.partial(_note_call, called, name))
+        for name, layer in _quantized_layers(model).items()
+    ]
     training = {module: module.training for module in model.modules()}
     everything = quantizers_of(model)
     for name, quantizer in everything.items():
-        quantizer.observer = functools.partial(observe, name)
+        quantizer.observer = collectors.get(name, _ignore)
     model.eval()
     try:
         with torch.no_grad():
             yield collectors, called
     finally:
+        for hook in hooks:
+            hook.remove()
         for quantizer in everything.values():
             quantizer.observer = None
         for module, was_training in training.items():
             module.training = was_training
 
 
-def _check_called(pending: Iterable[str], called: set[str]) -> None:
-    """Refuses layers that the model has converted but never calls: quantizing them is idle."""
-    layers = [name.rpartition('.')[0] for name in pending if name not in called]
-    idle = list(dict.fromkeys(layers))
+def _ignore(x: Tensor) -> None:
+    """Observer that makes a quantizer let its input pass."""
+
+
+def _note_call(called: set[str], name: str, layer: nn.Module, args: tuple[Any, ...]) -> None:
+    called.add(name)
+
+
+def _quantized_layers(model: nn.Module) -> dict[str, nn.Module]:
+    return {name: m for name, m in model.named_modules() if isinstance(m, QuantizedLayer)}
+
+
+def _check_called(model: nn.Module, called: set[str]) -> None:
+    """Refuses converted layers that the model does not call: their quantizers would be idle."""
+    idle = [name for name in _quantized_layers(model) if name not in called]
     if called and idle:
         names = ', '.join(f'`{name}`' for name in idle[:8]) + (', ...' if len(idle) > 8 else '')
         raise ValueError(
-            f'the model has called {len(idle)} of its quantized layers not once at calibration: '
+            f'the model never called {len(idle)} of its quantized layers at calibration: '
             f'{names}. Either other code reads their weights, which would pass by the quantizers, '
             'or they have no part in inference: name them in `quantization.exclude`'
         )

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from toy_models import activation_config, build, quantized, resnet, weight_config
 
-from mmqnet.calibration import calibrate
+from mmqnet.calibration import calibrate, reestimate_batch_norm
 from mmqnet.layers import QuantLinear
 from mmqnet.quantizers import Mode, quantizers_of
 
@@ -111,10 +111,16 @@ def test_activations_that_overflow_name_the_layer():
         calibrate(net, batches(), net)
 
 
-def test_an_input_that_is_never_seen():
+def test_a_layer_that_is_never_called():
     net = Net()
-    with pytest.raises(ValueError, match=r'`second\.input_quantizer` has seen no input.*exclude'):
+    with pytest.raises(ValueError, match=r'never called 1 of .*`second`\..*exclude'):
         calibrate(net, batches(), lambda x: net.first(x))
+
+
+def test_an_input_that_is_always_empty():
+    net = Net()
+    with pytest.raises(ValueError, match=r'`first\.input_quantizer` has seen no input .*or empty'):
+        calibrate(net, [torch.empty(0, 6)], net)
 
 
 def test_inputs_that_are_all_zero():
@@ -156,33 +162,60 @@ PROCESS = """
 import sys, torch
 import torch.distributed as dist
 from test_calibrate import Net, batches
-from mmqnet.calibration import calibrate
+from mmqnet.calibration import calibrate, reestimate_batch_norm
 
 dist.init_process_group('gloo')
 rank = dist.get_rank()
 torch.manual_seed(0)
 net = Net()
 calibrate(net, batches(6)[rank::2], net)
-torch.save(net.state_dict(), f'{sys.argv[1]}/{rank}.pth')
+torch.save(net.state_dict(), f'{sys.argv[1]}/calibrated{rank}.pth')
+# one brings two batches, the other three
+reestimate_batch_norm(net, batches(5)[2 * rank : 2 + 3 * rank], net)
+torch.save(net.state_dict(), f'{sys.argv[1]}/reestimated{rank}.pth')
 """
 
 
-def test_two_processes_end_with_the_same_bits(tmp_path):
-    script = tmp_path / 'process.py'
+@pytest.fixture(scope='module')
+def processes(tmp_path_factory):
+    """State of the model on each of two processes, after calibration and new batch statistics."""
+    folder = tmp_path_factory.mktemp('processes')
+    script = folder / 'process.py'
     here = Path(__file__).resolve().parent
     script.write_text(
         f'import sys; sys.path[:0] = {[str(here), str(here.parent / "helpers")]}\n' + PROCESS
     )
     command = [sys.executable, '-m', 'torch.distributed.run', '--nproc-per-node=2',
                '--master-port=0', '--rdzv-backend=c10d', '--rdzv-endpoint=127.0.0.1:0',
-               str(script), str(tmp_path)]  # fmt: skip
+               str(script), str(folder)]  # fmt: skip
     result = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert result.returncode == 0, result.stderr[-3000:]
-    first, second = (torch.load(tmp_path / f'{rank}.pth') for rank in (0, 1))
+    return {
+        step: [torch.load(folder / f'{step}{rank}.pth') for rank in (0, 1)]
+        for step in ('calibrated', 'reestimated')
+    }
+
+
+@pytest.mark.parametrize('step', ['calibrated', 'reestimated'])
+def test_two_processes_end_with_the_same_bits(processes, step):
+    first, second = processes[step]
     assert all(torch.equal(value, second[key]) for key, value in first.items())
+
+
+def test_two_processes_calibrate_on_the_range_of_all_samples(processes):
     torch.manual_seed(0)
     alone = Net()
     calibrate(alone, batches(6), alone)
-    for key, value in alone.state_dict().items():  # the range is that of all samples
+    for key, value in alone.state_dict().items():
         if key.endswith(('log_alpha', 'log_beta', 'levels', 'calibrated')):
-            assert torch.equal(value, first[key]), key
+            assert torch.equal(value, processes['calibrated'][0][key]), key
+
+
+def test_two_processes_average_batch_statistics_over_all_batches(processes):
+    alone = Net()
+    alone.load_state_dict(processes['calibrated'][0])
+    assert reestimate_batch_norm(alone, batches(5), alone) == ['norm']
+    for key, value in alone.state_dict().items():
+        torch.testing.assert_close(processes['reestimated'][0][key], value)
+    before = processes['calibrated'][0]['norm.running_mean']
+    assert not torch.allclose(alone.norm.running_mean, before)

@@ -129,6 +129,44 @@ def test_average_pool_before_the_downsample_convolution(backbone_of):
     assert block.input_quantizer.is_calibrated
 
 
+@pytest.mark.parametrize(
+    'backbone',
+    [
+        dict(type='mmdet.ResNeXt', depth=50, groups=2, base_width=4),
+        dict(type='mmdet.Res2Net', depth=50, scales=4, base_width=26),
+        dict(type='mmdet.ResNeSt', depth=50),
+        dict(type='mmpretrain.SEResNeXt', depth=50, groups=2, width_per_group=4),
+    ],
+    ids=lambda backbone: backbone['type'],
+)
+def test_descendants_whose_forward_reads_the_input_once(backbone):
+    config = dict(backbone, base_channels=8, stem_channels=8)
+    blocks = blocks_of(build(quantized(config, **QUANTIZATION)))
+    assert len(blocks) == 16
+    for block in blocks:
+        assert isinstance(block.input_quantizer, Quantizer)
+        assert block.conv1.input_quantizer is None
+
+
+@pytest.mark.parametrize(
+    ('backbone', 'stage'),
+    [
+        (dict(type='TridentResNet', num_branch=3, trident_dilations=(1, 2, 3), num_stages=3,
+              test_branch_idx=1, strides=(1, 2, 2), dilations=(1, 1, 1), out_indices=(2,)),
+         'layer3'),
+        (dict(type='DetectoRS_ResNet', rfp_inplanes=16, output_img=True), 'layer4'),
+    ],
+    ids=lambda value: value['type'] if isinstance(value, dict) else value,
+)  # fmt: skip
+def test_blocks_that_are_entered_in_another_way(backbone, stage):
+    """TridentNet's blocks take lists, DetectoRS's are entered by `rfp_forward` too."""
+    config = dict(backbone, depth=50, base_channels=8, stem_channels=8)
+    model = build(quantized(config, **QUANTIZATION))
+    for block in getattr(model, stage):
+        assert not hasattr(block, 'input_quantizer')
+        assert block.conv1.input_quantizer is not None
+
+
 def test_blocks_survive_deepcopy(backbone_of):
     backbone = backbone_of()
     clone = copy.deepcopy(backbone)

@@ -101,7 +101,7 @@ def check_gradients(model):
     assert [name for name, gradient in gradients.items() if gradient is None] == []
     assert all(gradient.isfinite().all() for gradient in gradients.values())
     reached = [name for name, gradient in gradients.items() if gradient.any()]
-    assert len(reached) > 0.7 * len(gradients)
+    assert len(reached) > 0.6 * len(gradients)
 
 
 @torch.no_grad()

@@ -28,7 +28,12 @@ def test_matches(name, pattern, expected):
     assert matches(name, pattern) is expected
 
 
-NAMES = ['backbone.layer1.0.conv1', 'backbone.layer2.0.conv1', 'bbox_head.fc_cls']
+LAYERS = {
+    'backbone.layer1.0.conv1': '',
+    'backbone.layer2.0.conv1': '',
+    'backbone.up': 'class ConvTranspose2d is not supported',
+    'bbox_head.fc_cls': '',
+}
 
 
 @pytest.mark.parametrize(
@@ -41,7 +46,13 @@ NAMES = ['backbone.layer1.0.conv1', 'backbone.layer2.0.conv1', 'bbox_head.fc_cls
 )
 def test_patterns_without_a_layer_name_near_misses(pattern, hint):
     with pytest.raises(ValueError, match=rf"`quantization\.include`.*'{pattern}'.*{hint}"):
-        check_patterns([pattern], NAMES, 'quantization.include')
+        check_patterns([pattern], LAYERS, 'quantization.include')
+
+
+def test_patterns_of_unsupported_layers_alone_say_why():
+    check_patterns(['backbone'], LAYERS, 'quantization.include')
+    with pytest.raises(ValueError, match=r"'\*\.up' .*only `backbone\.up`: class ConvTranspose2d"):
+        check_patterns(['*.up'], LAYERS, 'quantization.include')
 
 
 class TestReport:

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import re
 
 import pytest
 import torch
@@ -296,6 +297,27 @@ class TestPatterns:
         near = rf"`quantization\.{key}` .*'backbone\.layr1'.*near misses: \['backbone\.layer1'"
         with pytest.raises(ValueError, match=near):
             self.build(**{key: value})
+
+    @pytest.mark.parametrize(
+        ('pattern', 'held_back', 'remedy'),
+        [
+            ('backbone.conv1', {}, r"`backbone\.conv1` stays .*'first layer'; leave 'first' out"),
+            ('bbox_head.retina_*', {}, r"`bbox_head\.retina_cls` \(and 1 more\).*'last layer'"),
+            ('neck', dict(exclude=['neck']), r"'excluded'; take it out of `quantization\.exclude`"),
+            ('neck', dict(include=['backbone']), r"'not included'; add it to `quantization\.incl"),
+        ],
+    )
+    def test_an_override_without_effect(self, pattern, held_back, remedy):
+        override = {pattern: dict(weight=dict(levels='int8'))}
+        with pytest.raises(ValueError, match=rf'the pattern .{re.escape(pattern)}.*{remedy}'):
+            self.build(overrides=override, **held_back)
+        self.build(overrides={pattern: dict(weight=None, activation=None)}, **held_back)
+
+    def test_an_override_that_reaches_some_layers(self):
+        override = {'bbox_head': dict(weight=dict(levels='int8'))}
+        head = self.build(overrides=override).bbox_head
+        assert len(head.cls_convs[0].conv.weight_quantizer.levels) == 255
+        assert type(head.retina_cls) is nn.Conv2d
 
     def test_nothing_left_to_quantize(self):
         with pytest.raises(ValueError, match=r'no layer of RetinaNet can be quantized: .*excluded'):
