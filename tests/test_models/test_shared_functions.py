@@ -173,7 +173,9 @@ def test_checkpoints_of_another_granularity_are_refused(model):
     message = r'holds `{}`, but the config asks for a function of {}: take the `granularity`'
     with pytest.raises(ValueError, match=message.format('shared_weight_.*', 'each layer')):
         load_state_dict(by_layer, model.state_dict())
-    with pytest.raises(ValueError, match=message.format('backbone.*weight_.*', 'all layers together')):
+    with pytest.raises(
+        ValueError, match=message.format('backbone.*weight_.*', 'all layers together')
+    ):
         load_state_dict(model, by_layer.state_dict())
 
 
