@@ -88,7 +88,8 @@ def _calibrate_weight(name: str, quantizer: Quantizer, layers: dict[str, Quantiz
 def _finite_weight(name: str, layer: QuantizedLayer) -> Tensor:
     weight = layer.effective_weight().detach().float()
     if not weight.isfinite().all():
-        raise ValueError(f'the weights of `{name}` are not finite: check the float checkpoint')
+        key = f'{name}.weight'.lstrip('.')
+        raise ValueError(f'the weights `{key}` are not finite: check the float checkpoint')
     return weight
 
 

@@ -1,9 +1,6 @@
-"""Batch statistics recomputed with hard functions: on models of both libraries, and processes."""
+"""Batch statistics recomputed with hard functions; on two processes: see test_calibrate.py."""
 
 import math
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -201,37 +198,3 @@ def test_alexnet_of_mmqnet():
     net = build(quantized(dict(type='mmqnet.AlexNetBN', channels=[4] * 5, hidden_channels=8)))
     assert isinstance(net, AlexNetBN)
     assert len(learning_batch_norms(net)) == 7
-
-
-PROCESS = """
-import sys, torch
-import torch.distributed as dist
-from test_batch_norm import batches, ready_net
-from mmqnet.calibration import reestimate_batch_norm
-
-dist.init_process_group('gloo')
-rank = dist.get_rank()
-net = ready_net()
-reestimate_batch_norm(net, batches(5)[2 * rank : 2 + 3 * rank], net)
-torch.save(net.state_dict(), f'{sys.argv[1]}/{rank}.pth')
-"""
-
-
-def test_two_processes_end_with_the_same_bits(tmp_path):
-    """One brings two batches, the other three."""
-    script = tmp_path / 'process.py'
-    here = Path(__file__).resolve().parent
-    script.write_text(
-        f'import sys; sys.path[:0] = {[str(here), str(here.parent / "helpers")]}\n' + PROCESS
-    )
-    command = [sys.executable, '-m', 'torch.distributed.run', '--nproc-per-node=2',
-               '--master-port=0', '--rdzv-backend=c10d', '--rdzv-endpoint=127.0.0.1:0',
-               str(script), str(tmp_path)]  # fmt: skip
-    result = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert result.returncode == 0, result.stderr[-3000:]
-    first, second = (torch.load(tmp_path / f'{rank}.pth') for rank in (0, 1))
-    alone = ready_net()
-    reestimate_batch_norm(alone, batches(5), alone)
-    for key, value in alone.state_dict().items():
-        assert torch.equal(first[key], second[key]), key
-        torch.testing.assert_close(first[key], value)

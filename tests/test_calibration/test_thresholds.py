@@ -118,7 +118,5 @@ class TestWeights:
     def test_weights_that_are_not_finite(self, value):
         layer = self.layer(levels='pm4')
         layer.weight.data[1, 2, 0, 0] = value
-        with pytest.raises(
-            ValueError, match=r'weights of `weight_quantizer` are not finite: check'
-        ):
+        with pytest.raises(ValueError, match=r'weights `weight` are not finite: check'):
             calibrated(layer)

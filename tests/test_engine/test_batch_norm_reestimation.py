@@ -1,6 +1,7 @@
 """Batch statistics in real trainings: by epochs, resumed, and by iterations with averaged weights.
 
-The toy training has 6 iterations an epoch; its backbone's batch normalization learns.
+The toy training has 6 iterations an epoch; its backbone's batch normalization learns. Its layers
+share their functions, which must not be in the way of resuming and averaging either.
 """
 
 import pytest
@@ -30,7 +31,13 @@ class Validated(Hook):
 
 def train(configs, folder, checkpoint, reestimate=True, **options):
     hook = dict(type='mmqnet.BatchNormReestimationHook', num_samples=5)
-    options = dict(load_from=checkpoint, default_hooks__gap__interval=99) | options
+    options = dict(
+        load_from=checkpoint,
+        default_hooks__gap__interval=99,
+        model__quantization__weight__granularity='model',
+        model__quantization__activation__granularity='model',
+        **options,
+    )
     if reestimate:
         options['default_hooks__batch_norm'] = hook
     runner = make_runner(configs / 'quantized.py', folder, **options)

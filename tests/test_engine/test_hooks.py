@@ -243,7 +243,7 @@ class TestCalibration:
         checkpoint = torch.load(float_checkpoint)
         checkpoint['state_dict']['backbone.layer1.0.conv1.weight'][0] = float('nan')
         torch.save(checkpoint, tmp_path / 'bad.pth')
-        with pytest.raises(ValueError, match=r'`backbone\.layer1\.0\.conv1` are'):
+        with pytest.raises(ValueError, match=r'`backbone\.layer1\.0\.conv1\.weight` are'):
             train(configs, tmp_path / 'run', load_from=str(tmp_path / 'bad.pth'))
 
 
