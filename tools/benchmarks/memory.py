@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from measuring import Cases, Ratio, Row, Settings
-from networks import FLOAT, NETWORKS, build_run, shrink
+from networks import FLOAT, NETWORKS, QUICK, build_run, shrink
 
 TARGETS: dict[str, dict[str, float | None]] = {
     'SSD300-VGG16': {'w3-a32': 1.15, 'w3-a8': 1.5},
@@ -24,15 +24,18 @@ def cases(settings: Settings) -> Cases:
     """One for each network; none where there is no ``/proc``."""
     if not Path('/proc/self/clear_refs').exists():
         return {}
-    names = ['ResNet-18'] if settings.quick else list(TARGETS)
-    return {name: functools.partial(measure, name, settings) for name in names}
+    recipes = QUICK if settings.quick else TARGETS
+    return {
+        name: functools.partial(measure, name, targets, settings)
+        for name, targets in recipes.items()
+    }
 
 
-def measure(name: str, settings: Settings) -> Row:
+def measure(name: str, targets: dict[str, float | None], settings: Settings) -> Row:
     """Runs one process after the other."""
-    mebibytes = {recipe: run_process(name, recipe, settings) for recipe in (FLOAT, *TARGETS[name])}
+    mebibytes = {recipe: run_process(name, recipe, settings) for recipe in (FLOAT, *targets)}
     ratios = {}
-    for recipe, target in TARGETS[name].items():
+    for recipe, target in targets.items():
         value = mebibytes[recipe]['steps'] / mebibytes[FLOAT]['steps']
         ratios[f'{recipe} / float'] = Ratio(value, at_most=target)
     return Row(ratios, dict(mebibytes=mebibytes))

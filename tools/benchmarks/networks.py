@@ -42,6 +42,8 @@ NETWORKS = {
     'ResNet-18': Network('resnet/_base_/resnet18_in1k.py', 16, 224),
     'RetinaNet-R18': Network('retinanet/_base_/retinanet_r18_fpn_1x_coco.py', 2, 320),
 }
+# Networks and recipes of a quick run, without targets.
+QUICK: dict[str, dict[str, float | None]] = {'ResNet-18': {'w2-a2': None}}
 
 
 @dataclass

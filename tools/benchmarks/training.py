@@ -3,7 +3,7 @@
 import functools
 
 from measuring import Cases, Ratio, Row, Settings, interleave, median_ratio
-from networks import FLOAT, NETWORKS, Run, build_run, shrink
+from networks import FLOAT, NETWORKS, QUICK, Run, build_run, shrink
 
 # What is measured of each network: recipes, each with its target.
 RECIPES: dict[str, dict[str, dict[str, float | None]]] = {
@@ -28,20 +28,22 @@ def cases(settings: Settings, what: str) -> Cases:
         settings: What all measurements share.
         what: ``'train'`` or ``'evaluate'``.
     """
-    names = ['ResNet-18'] if settings.quick else list(RECIPES[what])
-    return {name: functools.partial(measure, name, what, settings) for name in names}
+    recipes = QUICK if settings.quick else RECIPES[what]
+    return {
+        name: functools.partial(measure, name, targets, what, settings)
+        for name, targets in recipes.items()
+    }
 
 
-def measure(name: str, what: str, settings: Settings) -> Row:
+def measure(name: str, targets: dict[str, float | None], what: str, settings: Settings) -> Row:
     """Runs the float model and the quantized ones in turns."""
-    recipes = RECIPES[what][name]
     network = shrink(NETWORKS[name]) if settings.quick else NETWORKS[name]
-    runs = {recipe: build_run(network, recipe, what) for recipe in (FLOAT, *recipes)}
+    runs = {recipe: build_run(network, recipe, what) for recipe in (FLOAT, *targets)}
     repeats = 1 if settings.quick else STEPS[name] if what == 'train' else EVALUATIONS
     subjects = {recipe: functools.partial(getattr(Run, what), run) for recipe, run in runs.items()}
     seconds = interleave(subjects, repeats, settings)
     ratios = {
         f'{recipe} / float': Ratio(median_ratio(seconds, recipe, FLOAT), at_most=target)
-        for recipe, target in recipes.items()
+        for recipe, target in targets.items()
     }
     return Row(ratios, dict(seconds=seconds))

@@ -1,0 +1,109 @@
+"""The benchmark's command, at tiny sizes."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TOOLS = Path(__file__).parents[2] / 'tools' / 'benchmarks'
+PARTS = ('operator', 'evaluate', 'memory', 'kmeans')
+pytest.importorskip('sklearn')
+
+
+@pytest.fixture(scope='module')
+def tools():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(TOOLS))
+        import measuring
+        import records
+
+        yield measuring, records
+
+
+def run(out_dir: Path, *arguments: str) -> str:
+    command = [sys.executable, '-W', 'ignore', str(TOOLS / 'run.py'), '--quick']
+    command += ['--threads', '1', '--out-dir', str(out_dir), *arguments]
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+
+
+@pytest.fixture(scope='module')
+def finished(tmp_path_factory):
+    out_dir = tmp_path_factory.mktemp('benchmarks')
+    return out_dir, run(out_dir, '--only', *PARTS)
+
+
+@pytest.mark.slow
+def test_every_part_gives_a_table_and_is_written(finished):
+    out_dir, output = finished
+    content = json.loads((out_dir / 'results.json').read_text())
+    assert list(content['parts']) == list(PARTS)
+    assert content['conditions']['threads'] == 1
+    for part, rows in content['parts'].items():
+        assert f'\n{part}\n' in output
+        for case, row in rows.items():
+            assert case in output
+            assert all(f'{name}  ' in output or f'{name}\n' in output for name in row['ratios'])
+    seconds = content['parts']['evaluate']['ResNet-18']['raw']['seconds']
+    assert set(seconds) == {'float', 'w2-a2'}
+    mebibytes = content['parts']['memory']['ResNet-18']['raw']['mebibytes']
+    assert 100 < mebibytes['float']['steps'] < 2000
+    assert (out_dir / 'results.png').read_bytes().startswith(b'\x89PNG')
+
+
+@pytest.mark.slow
+def test_peers_that_are_not_installed_are_named(finished):
+    _, output = finished
+    for peer in ('brevitas', 'torchao'):
+        try:
+            __import__(peer)
+        except ImportError:
+            assert f'left out: {peer} (No module named {peer!r})' in output
+        else:
+            assert f'uniform / {peer}' in output
+
+
+@pytest.mark.slow
+def test_finished_rows_are_kept(finished):
+    out_dir, _ = finished
+    before = (out_dir / 'results.json').read_bytes()
+    output = run(out_dir, '--only', 'memory', 'kmeans')
+    assert output.count('kept') == 2
+    assert (out_dir / 'results.json').read_bytes() == before
+
+
+def test_other_conditions_start_anew(tools, tmp_path, capsys):
+    measuring, records = tools
+    path = tmp_path / 'results.json'
+    row = measuring.Row({'a / b': measuring.Ratio(1.5, at_most=2.0)}, dict(seconds=[1.0]))
+    records.Records(path, dict(threads=1)).add('part', 'case', row)
+    assert records.Records(path, dict(threads=1)).rows == {'part': {'case': row}}
+    assert records.Records(path, dict(threads=2)).rows == {}
+    assert 'other conditions' in capsys.readouterr().out
+
+
+def test_turns_and_median_of_ratios(tools):
+    measuring, _ = tools
+    order: list[str] = []
+    functions = {name: lambda name=name: order.append(name) for name in 'ab'}
+    settings = measuring.Settings(threads=1, clock='wall', quick=True)
+    seconds = measuring.interleave(functions, dict(a=3, b=2), settings)
+    assert ''.join(order) == 'abababa'
+    assert [len(seconds[name]) for name in 'ab'] == [3, 2]
+    times = dict(a=[2.0, 9.0, 30.0], b=[1.0, 3.0, 10.0])
+    assert measuring.median_ratio(times, 'a', 'b') == 3.0
+
+
+def test_table_shows_targets(tools):
+    measuring, records = tools
+    rows = {
+        'one': measuring.Row({'x': measuring.Ratio(1.04, at_most=1.05)}, {}),
+        'two': measuring.Row({'x': measuring.Ratio(1.06, at_most=1.05)}, {}),
+        'three': measuring.Row({'y': measuring.Ratio(60.0, at_least=50)}, {}),
+    }
+    lines = records.table(rows).splitlines()
+    assert lines[0].split() == ['x', 'y']
+    assert lines[1] == 'one    1.04 (<= 1.05)'
+    assert lines[2] == 'two    1.06 (<= 1.05 missed)'
+    assert lines[3].endswith('60 (>= 50)')
