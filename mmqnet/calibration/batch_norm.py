@@ -10,6 +10,8 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from mmqnet.calibration.modes import modes_kept
+
 _STATISTICS = ('running_mean', 'running_var')
 _COUNT = 'num_batches_tracked'
 
@@ -84,7 +86,7 @@ def learning_batch_norms(model: nn.Module) -> dict[str, _BatchNorm]:
                 f'the statistics of `{name}` ({type(norm).__name__}) cannot be re-estimated: only '
                 "those of torch's BatchNorm and SyncBatchNorm ('BN', 'SyncBN') can"
             )
-    with _modes_kept(model):
+    with modes_kept(model):
         model.train()  # a backbone puts what is frozen into evaluation mode
         learning = {
             name: norm
@@ -113,7 +115,7 @@ def _batch_norms(model: nn.Module) -> dict[str, nn.Module]:
 def _collecting(model: nn.Module, norms: Iterable[_BatchNorm]) -> Iterator[None]:
     """Within the block, ``norms`` average the statistics of batches, and all else evaluates."""
     momenta = {norm: norm.momentum for norm in norms}
-    with _modes_kept(model):
+    with modes_kept(model):
         model.eval()
         for norm in momenta:
             norm.reset_running_stats()
@@ -124,16 +126,6 @@ def _collecting(model: nn.Module, norms: Iterable[_BatchNorm]) -> Iterator[None]
         finally:
             for norm, momentum in momenta.items():
                 norm.momentum = momentum
-
-
-@contextmanager
-def _modes_kept(model: nn.Module) -> Iterator[None]:
-    training = {module: module.training for module in model.modules()}
-    try:
-        yield
-    finally:
-        for module, was_training in training.items():
-            module.training = was_training
 
 
 def _merge_processes(norms: Iterable[_BatchNorm]) -> None:

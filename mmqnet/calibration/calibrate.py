@@ -12,6 +12,7 @@ from mmengine.dist import all_gather_object, broadcast, is_distributed
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
+from mmqnet.calibration.modes import modes_kept
 from mmqnet.calibration.samples import SampleCollector
 from mmqnet.calibration.scales import fit_scales, initial_beta
 from mmqnet.calibration.thresholds import initial_thresholds
@@ -174,21 +175,18 @@ def _observed(
         layer.register_forward_pre_hook(functools.partial(_note_call, called, name))
         for name, layer in _quantized_layers(model).items()
     ]
-    training = {module: module.training for module in model.modules()}
     everything = quantizers_of(model)
     for name, quantizer in everything.items():
         quantizer.observer = collectors.get(name, _ignore)
-    model.eval()
     try:
-        with torch.no_grad():
+        with modes_kept(model), torch.no_grad():
+            model.eval()
             yield collectors, called
     finally:
         for hook in hooks:
             hook.remove()
         for quantizer in everything.values():
             quantizer.observer = None
-        for module, was_training in training.items():
-            module.training = was_training
 
 
 def _ignore(x: Tensor) -> None:

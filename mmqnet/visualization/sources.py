@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmqnet.calibration import SampleCollector
+from mmqnet.calibration import SampleCollector, modes_kept
 from mmqnet.layers import QuantizedLayer
 from mmqnet.quantizers import Quantizer
 
@@ -86,7 +86,6 @@ def collect_inputs(
         check_layer(model, layer, 'input')
         quantizers[layer] = _calibrated(model.get_submodule(layer).input_quantizer, layer)
     collectors = {layer: SampleCollector(layer, seed=i) for i, layer in enumerate(layers)}
-    training = {module: module.training for module in model.modules()}
     # of the layers, since they may share a quantizer; before the hook by which a block quantizes
     hooks = [
         model.get_submodule(layer).register_forward_pre_hook(
@@ -94,16 +93,14 @@ def collect_inputs(
         )
         for layer, collector in collectors.items()
     ]
-    model.eval()
     try:
-        with torch.no_grad():
+        with modes_kept(model), torch.no_grad():
+            model.eval()
             for batch in batches:
                 forward(batch)
     finally:
         for hook in hooks:
             hook.remove()
-        for module, was_training in training.items():
-            module.training = was_training
     for layer, collector in collectors.items():
         if not len(collector.values()):
             raise ValueError(f'no input has reached {layer!r}: are there pictures, and is it used?')

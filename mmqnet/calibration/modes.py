@@ -1,0 +1,17 @@
+"""Training and evaluation mode of all modules, which frozen stages set one by one."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torch import nn
+
+
+@contextmanager
+def modes_kept(model: nn.Module) -> Iterator[None]:
+    """Behind the block, every module is in the mode in which it was before."""
+    training = {module: module.training for module in model.modules()}
+    try:
+        yield
+    finally:
+        for module, was_training in training.items():
+            module.training = was_training
