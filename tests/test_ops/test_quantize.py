@@ -173,6 +173,33 @@ def test_eight_bytes_an_element_are_kept_for_the_backward_pass(name, implementat
     assert sum(sizes.values()) <= 8 * x.numel()
 
 
+@pytest.mark.parametrize('temperature', [1.0, 50.0, 2000.0])
+@pytest.mark.parametrize(
+    ('name', 'kind'), [('two', 'random'), ('pm4', 'uniform'), ('uint8', 'random')]
+)
+def test_large_tensors_of_odd_shapes(name, kind, temperature):
+    levels, thresholds = make_function(name, kind)
+    generator = torch.Generator().manual_seed(0)
+    # Not symmetric: in the gradient of beta the terms would cancel.
+    x = torch.rand(3, 59, 137, generator=generator) * (levels[-1] - levels[0]) + levels[0] / 2
+    one = torch.ones(())
+    check_against_formula(x, levels, thresholds, one, one, temperature)
+
+
+@pytest.mark.parametrize('implementation', IMPLEMENTATIONS)
+def test_thresholds_levels_and_temperature_may_change_in_place(implementation):
+    levels, thresholds = make_function('uint5', 'random')
+    x = torch.linspace(-4, 36, 2003)
+    one = torch.ones(())
+    with use_implementation(implementation):
+        check_against_formula(x, levels, thresholds, one, one, 10.0)
+        thresholds[3:].add_(0.25)
+        check_against_formula(x, levels, thresholds, one, one, 10.0)
+        levels[-1] += 2
+        check_against_formula(x, levels, thresholds, one, one, 10.0)
+        check_against_formula(x, levels, thresholds, one, one, 11.0)
+
+
 def views():
     base = torch.linspace(-6, 6, 2 * 3 * 8 * 10).view(2, 3, 8, 10)
     yield 'channels_last', base.contiguous(memory_format=torch.channels_last)
@@ -245,6 +272,18 @@ def test_hard_counts_the_thresholds_at_or_below(name, kind, implementation):
     expected = (x[:, None] >= thresholds).sum(1)
     assert torch.equal(codes.long(), expected)
     assert torch.equal(y, alpha * levels[expected])
+
+
+@needs_kernel
+@pytest.mark.parametrize('first', [0.1, -12.3, 1e-6, 3e4, 1.5 + 2.0**-20])
+@pytest.mark.parametrize('count', [9, 31, 255])
+def test_hard_with_thresholds_that_rounding_moves_off_unit_distances(first, count):
+    thresholds = torch.arange(count) + torch.tensor(first)
+    levels = torch.arange(count + 1.0)
+    near = [thresholds, *(torch.nextafter(thresholds, torch.tensor(end)) for end in (-1e9, 1e9))]
+    x = torch.cat(near)
+    y = hard_quantize(x, levels, thresholds, 1.0, 1.0)
+    assert torch.equal(y, (x[:, None] >= thresholds).sum(1).float())
 
 
 def test_hard_in_float64_and_by_channel():
