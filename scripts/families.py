@@ -88,25 +88,26 @@ _MASK = {
     ),
 }
 _SWIN = _below('backbone', embed_dims=8, depths=(1, 2, 1, 1), num_heads=(1, 1, 2, 2))
-_ATTENTION = dict(embed_dims=32, num_heads=2)
-_FFN = dict(embed_dims=32, feedforward_channels=32)
 
 
-def _transformer(channels: list[int], **others: Any) -> dict[str, Any]:
-    """A DETR with 32 channels and one layer of each kind."""
+def _transformer(channels: list[int], width: int = 32, **others: Any) -> dict[str, Any]:
+    """A DETR with ``width`` channels and one layer of each kind."""
     small: dict[str, Any] = {
         **_resnet(18),
         'num_queries': 10,
         'test_cfg.max_per_img': 10,
-        **_below('neck', in_channels=channels, out_channels=32),
-        'positional_encoding.num_feats': 16,
-        **_below('bbox_head', embed_dims=32, num_classes=3),
+        **_below('neck', in_channels=channels, out_channels=width),
+        'positional_encoding.num_feats': width // 2,
+        **_below('bbox_head', embed_dims=width, num_classes=3),
     }
+    attentions = ['encoder.layer_cfg.self_attn_cfg']
+    attentions += [f'decoder.layer_cfg.{kind}_attn_cfg' for kind in ('self', 'cross')]
+    for attention in attentions:
+        small.update(_below(attention, embed_dims=width, num_heads=2))
     for part in ('encoder', 'decoder'):
         small[f'{part}.num_layers'] = 1
-        small.update(_below(f'{part}.layer_cfg.ffn_cfg', **_FFN))
-        small.update(_below(f'{part}.layer_cfg.self_attn_cfg', **_ATTENTION))
-    small.update(_below('decoder.layer_cfg.cross_attn_cfg', **_ATTENTION))
+        ffn = dict(embed_dims=width, feedforward_channels=32)
+        small.update(_below(f'{part}.layer_cfg.ffn_cfg', **ffn))
     return {**small, **others}
 
 
@@ -292,7 +293,8 @@ DETECTORS = (
     Family(
         'DINO',
         'mmdet::dino/dino-4scale_r50_8xb2-12e_coco.py',
-        _transformer(_R18[1:], **{'neck.norm_cfg': _GN8}),
+        # the original MMDetection encodes reference points with 256 channels, whatever the width
+        _transformer(_R18[1:], 256, **{'neck.norm_cfg': _GN8}),
     ),
     Family(
         'Mask2Former',
