@@ -5,6 +5,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, NoReturn
 
+from mmengine.dist import is_distributed
 from torch import nn
 
 from mmqnet.layers import (
@@ -44,8 +45,9 @@ def convert(model: nn.Module, config: QuantizationConfig) -> QuantizationReport:
 
     Raises:
         ValueError: If a pattern matches no layer that can be quantized, an override has no
-            effect, no layer is left to quantize, or the model is quantized already, a single layer
-            or, where layers are to share a quantizer, a plain sequence of layers.
+            effect, no layer is left to quantize, the model is quantized already or a single layer,
+            or layers cannot share a quantizer: those of a plain sequence, or of checkpointed blocks
+            on several processes.
     """
     if quantizers_of(model):
         raise ValueError('the model has quantizers already: convert a float model')
@@ -87,6 +89,12 @@ def _add_shared_quantizers(
             raise ValueError(
                 f"`granularity='model'` needs a model that can hold a part of its own, but "
                 f'{type(model).__name__} would run it as one of its layers'
+            )
+        if is_distributed() and any(getattr(m, 'with_cp', False) for m in model.modules()):
+            raise ValueError(
+                "`granularity='model'` and `with_cp=True` exclude each other on several processes: "
+                'each checkpointed block has a backward pass of its own, and '
+                'DistributedDataParallel takes one gradient only of what they share'
             )
         quantizer = build_shared_quantizer(
             getattr(sharing[0], kind), [plan.layer.get_parameter('weight') for plan in sharing]

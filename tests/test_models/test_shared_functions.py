@@ -110,27 +110,36 @@ def test_one_signed_input_makes_all_signed():
         calibrate(model, inputs, model)
 
 
+@pytest.fixture
+def process_group(tmp_path):
+    """A group of this process alone."""
+    store = torch.distributed.FileStore(str(tmp_path / 'store'), 1)
+    torch.distributed.init_process_group('gloo', store=store, rank=0, world_size=1)
+    yield
+    torch.distributed.destroy_process_group()
+
+
 @pytest.mark.parametrize(
     'mode', [(Mode.LEARNED, Mode.FLOAT), (Mode.FIXED, Mode.LEARNED), (Mode.LEARNED, Mode.LEARNED)]
 )
-def test_every_phase_under_data_parallel(model, images, mode, tmp_path):
+def test_every_phase_under_data_parallel(model, images, mode, process_group):
     """Each parameter gets its gradient once, or the second pass would fail."""
     weight, activation = quantizers_of(model).values()
     weight.set_mode(mode[0])
     activation.set_mode(mode[1])
     model.train()
-    store = torch.distributed.FileStore(str(tmp_path / 'store'), 1)
-    torch.distributed.init_process_group('gloo', store=store, rank=0, world_size=1)
-    try:
-        parallel = nn.parallel.DistributedDataParallel(model)
-        for _ in range(2):
-            model.zero_grad()
-            parallel(images).square().sum().backward()
-    finally:
-        torch.distributed.destroy_process_group()
+    parallel = nn.parallel.DistributedDataParallel(model)
+    for _ in range(2):
+        model.zero_grad()
+        parallel(images).square().sum().backward()
     for quantizer in (weight, activation):
         learns = int(quantizer.mode) == Mode.LEARNED
         assert bool(quantizer.log_beta.grad.abs() > 0) == learns
+
+
+def test_checkpointed_blocks_under_data_parallel(process_group):
+    with pytest.raises(ValueError, match='`with_cp=True` exclude each other on several processes'):
+        build(quantized(resnet(with_cp=True), **SHARED))
 
 
 def test_roles_and_parameter_groups(model):
