@@ -23,6 +23,15 @@ OUT_DIR = Path('work_dirs/demo')
 DATA_DIR = Path('data/digits')
 FLOAT_CONFIG = Path('configs/demo/ssd_r18_digits.py')
 QUANTIZED_CONFIG = Path('configs/demo/ssd_r18_w3-a8u_digits.py')
+# What share of the float mAP hard inference should keep, for each recipe.
+TARGETS = {
+    'w3-a32u': 0.99,
+    'w2-a32u': 0.97,
+    'w3-a8u': 0.98,
+    'w4-a4u': 0.97,
+    'w2-a2u': 0.90,
+    'w1-a2u': 0.80,
+}
 LOG = OUT_DIR / 'log.txt'
 # Said before each step; measured on two cores.
 MINUTES = dict(data=0.5, float=7, quantized=4.5, test=0.4, pictures=0.4)
@@ -159,22 +168,31 @@ def evaluate(title: str, config_file: Path, checkpoint: Path, name: str, *option
     return metrics
 
 
-def make_rows(float_checkpoint: Path, quantized_checkpoint: Path) -> list[Row]:
-    """Evaluates both models; the rows of the final table."""
+def recipe_of(config_file: Path) -> str:
+    return config_file.stem.split('_')[2]
+
+
+def make_rows(float_checkpoint: Path, quantized: dict[Path, Path]) -> list[Row]:
+    """Evaluates all models; the rows of the final table.
+
+    Args:
+        float_checkpoint: The float model's.
+        quantized: From config to checkpoint.
+    """
+    metrics = evaluate('float', FLOAT_CONFIG, float_checkpoint, 'float')
     backbone = describe_backbone(Config.fromfile(QUANTIZED_CONFIG))
-    quantized = (QUANTIZED_CONFIG, quantized_checkpoint)
-    soft = evaluate('quantized, soft', *quantized, 'soft', '--soft')
-    hard = evaluate('quantized, hard', *quantized, 'hard')
-    return [
-        Row(
-            'float',
-            evaluate('float', FLOAT_CONFIG, float_checkpoint, 'float'),
-            '32 / 32',
-            backbone.float_bytes,
-        ),
-        Row('quantized, soft', soft, backbone.bits, None),
-        Row('quantized, hard', hard, backbone.bits, backbone.packed_bytes),
-    ]
+    rows = [Row('float', metrics, '32 / 32', backbone.float_bytes)]
+    for config_file, checkpoint in quantized.items():
+        recipe = recipe_of(config_file)
+        backbone = describe_backbone(Config.fromfile(config_file))
+        for name, num_bytes, target, options in (
+            ('soft', None, None, ['--soft']),
+            ('hard', backbone.packed_bytes, TARGETS[recipe], []),
+        ):
+            title, folder = f'{recipe}, {name}', f'{recipe}-{name}'
+            metrics = evaluate(title, config_file, checkpoint, folder, *options)
+            rows.append(Row(title, metrics, backbone.bits, num_bytes, target))
+    return rows
 
 
 def draw(float_checkpoint: Path, quantized_checkpoint: Path) -> None:
@@ -188,33 +206,42 @@ def draw(float_checkpoint: Path, quantized_checkpoint: Path) -> None:
     run(title, MINUTES['pictures'], command)
 
 
-def demo() -> None:
+def demo(all_bits: bool) -> None:
     OUT_DIR.mkdir(parents=True, exist_ok=True)
     start = time.monotonic()
-    say('The demo takes about 15 minutes on two cores; a second run reuses what is there.')
+    configs = [QUANTIZED_CONFIG]
+    if all_bits:
+        configs = [Path(f'configs/demo/ssd_r18_{recipe}_digits.py') for recipe in TARGETS]
+    total = sum(MINUTES.values()) + (MINUTES['quantized'] + 0.8) * (len(configs) - 1)
+    say(f'This takes about {total:.0f} minutes on two cores; a second run reuses what is there.')
     data = ['python', 'tools/dataset_converters/digits.py', '--out-dir', str(DATA_DIR)]
     run('Data: handwritten digits on photographs', MINUTES['data'], data)
     stamp = DATA_DIR / 'digits.json'
     float_checkpoint = train('Float training', FLOAT_CONFIG, MINUTES['float'], [stamp])
-    quantized_checkpoint = train(
-        'Quantization-aware training',
-        QUANTIZED_CONFIG,
-        MINUTES['quantized'],
-        [stamp, float_checkpoint],
-    )
-    rows = make_rows(float_checkpoint, quantized_checkpoint)
-    draw(float_checkpoint, quantized_checkpoint)
-    text = write_results(OUT_DIR, rows)
+    quantized = {}
+    for config_file in configs:
+        title = f'Quantization-aware training: {recipe_of(config_file)}'
+        needs = [stamp, float_checkpoint]
+        quantized[config_file] = train(title, config_file, MINUTES['quantized'], needs)
+    rows = make_rows(float_checkpoint, quantized)
+    draw(float_checkpoint, quantized[QUANTIZED_CONFIG])
+    name = 'all_bits' if all_bits else 'results'
+    text = write_results(OUT_DIR, name, rows)
     took = describe_time(time.monotonic() - start)
-    say(f'\n{text}\nIn {OUT_DIR}: results.md, results.json, detections.png. All of it took {took}.')
+    say(f'\n{text}\nIn {OUT_DIR}: {name}.md, {name}.json, detections.png. All of it took {took}.')
 
 
 def main() -> None:
-    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    help_text = (
+        f'train and compare all of {", ".join(TARGETS)}, not {recipe_of(QUANTIZED_CONFIG)} alone'
+    )
+    parser.add_argument('--all-bits', action='store_true', help=help_text)
+    args = parser.parse_args()
     os.chdir(ROOT)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that a running step is ended
     try:
-        demo()
+        demo(args.all_bits)
     except (DemoError, OSError) as error:
         sys.exit(f'run_demo.py: error: {error}')
     except KeyboardInterrupt:

@@ -175,22 +175,23 @@ def make_rows(results, hard: float) -> list:
 
     return [
         results.Row('float', metrics(0.8), '32 / 32', 4096.0),
-        results.Row('quantized, soft', metrics(0.79), '3 / 8', None),
-        results.Row('quantized, hard', metrics(hard), '3 / 8', 384.0),
+        results.Row('w3-a8u, soft', metrics(0.79), '3 / 8', None),
+        results.Row('w3-a8u, hard', metrics(hard), '3 / 8', 384.0, 0.97),
     ]
 
 
 @pytest.mark.parametrize(('hard', 'verdict'), [(0.78, 'reached'), (0.6, 'missed')])
 def test_results(modules, tmp_path, hard, verdict):
     results = modules[1]
-    text = results.write_results(tmp_path, make_rows(results, hard))
-    assert '| float | 32 / 32 | 4 KiB | 0.800 | 0.800 | 0.800 | 1.000 |' in text
-    assert '| quantized, soft | 3 / 8 |  | 0.790 |' in text
-    assert f'{hard / 0.8:.1%} of the float mAP (target 97%: {verdict})' in text
+    text = results.write_results(tmp_path, 'results', make_rows(results, hard))
+    assert '| float | 32 / 32 | 4 KiB | 0.800 | 0.800 | 0.800 | 1.000 |  |' in text
+    assert '| w3-a8u, soft | 3 / 8 |  | 0.790 |' in text
+    assert f'| {hard / 0.8:.3f} | 0.97: {verdict} |' in text
     assert (tmp_path / 'results.md').read_text() == text
-    written = json.loads((tmp_path / 'results.json').read_text())
-    assert written['share_of_float'] == pytest.approx(hard / 0.8)
-    assert [row['backbone_bytes'] for row in written['rows']] == [4096.0, None, 384.0]
+    written = json.loads((tmp_path / 'results.json').read_text())['rows']
+    assert written[-1]['share_of_float'] == pytest.approx(hard / 0.8)
+    assert [row['target'] for row in written] == [None, None, 0.97]
+    assert [row['backbone_bytes'] for row in written] == [4096.0, None, 384.0]
     assert sorted(path.name for path in tmp_path.iterdir()) == ['results.json', 'results.md']
 
 
@@ -200,6 +201,36 @@ def test_a_failed_write_leaves_the_old_file(modules, tmp_path):
     with pytest.raises(TypeError):
         results.replace_file(tmp_path / 'a.md', None)
     assert [path.read_text() for path in tmp_path.iterdir()] == ['old']
+
+
+@pytest.mark.parametrize('all_bits', [False, True])
+def test_one_table_of_all_that_was_trained(modules, demo, monkeypatch, all_bits, capsys):
+    trained, evaluated = [], []
+
+    def train(title, config_file, minutes, needs):
+        assert (DEMO.parent / config_file).is_file()
+        trained.append(demo.recipe_of(config_file) if needs[1:] else 'float')
+        return Path(config_file.stem, 'epoch_2.pth')
+
+    def evaluate(title, config_file, checkpoint, name, *options):
+        evaluated.append((name, checkpoint.parent.name, options))
+        return {f'coco/bbox_mAP{suffix}': 0.5 for suffix in ('', '_50', '_75')}
+
+    monkeypatch.setattr(demo, 'run', lambda *args: None)
+    monkeypatch.setattr(demo, 'draw', lambda *args: None)
+    monkeypatch.setattr(demo, 'train', train)
+    monkeypatch.setattr(demo, 'evaluate', evaluate)
+    monkeypatch.setattr(demo.Config, 'fromfile', staticmethod(lambda file: file))
+    monkeypatch.setattr(demo, 'describe_backbone', lambda _: modules[1].Backbone(4e6, 4e5, '3 / 8'))
+    demo.demo(all_bits)
+    recipes = list(demo.TARGETS) if all_bits else ['w3-a8u']
+    assert trained == ['float', *recipes]
+    assert len(evaluated) == 1 + 2 * len(recipes)
+    assert ('w3-a8u-soft', 'ssd_r18_w3-a8u_digits', ('--soft',)) in evaluated
+    table = Path('work_dirs/demo', 'all_bits.md' if all_bits else 'results.md').read_text()
+    assert table in capsys.readouterr().out
+    for recipe in recipes:
+        assert f'| {recipe}, hard | 3 / 8 | 391 KiB |' in table
 
 
 def test_describe_backbone(modules):

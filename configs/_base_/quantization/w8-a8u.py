@@ -1,3 +1,3 @@
-# 8 bits and evenly spaced thresholds throughout: integer runtimes execute it directly
-_base_ = './w8-a8.py'
-quantization = dict(weight=dict(thresholds='uniform'), activation=dict(thresholds='uniform'))
+# 8 bits at the nearest level: integer runtimes execute it directly
+_base_ = './w3-a8u.py'
+quantization = dict(weight=dict(levels='int8'))

@@ -1,0 +1,3 @@
+# Ternary weights at the nearest level, activations in float
+_base_ = './w3-a32u.py'
+quantization = dict(weight=dict(levels='ternary'))

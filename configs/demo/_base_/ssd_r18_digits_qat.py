@@ -1,0 +1,34 @@
+# What all quantized SSDs of the demo share: two epochs more, from the float checkpoint
+_base_ = '../ssd_r18_digits.py'
+
+model = dict(
+    type='mmqnet.QuantizedModel',
+    architecture=_base_.model.type,
+    quantization=dict(include=['backbone']),
+)
+load_from = 'work_dirs/ssd_r18_digits/epoch_5.pth'
+
+max_epochs = 2
+train_cfg = dict(max_epochs=max_epochs, val_interval=max_epochs)
+optim_wrapper = dict(constructor='mmqnet.QuantOptimWrapperConstructor', optimizer=dict(lr=1e-3))
+param_scheduler = [
+    dict(
+        type='OneCycleLR',
+        eta_max=1e-3,
+        pct_start=0.1,
+        total_steps=max_epochs,
+        by_epoch=True,
+        convert_to_iter_based=True,
+    ),
+]
+# over those of the recipe
+digits_hooks = dict(
+    calibration=dict(type='mmqnet.CalibrationHook', num_samples=256),
+    temperature=dict(
+        type='mmqnet.TemperatureHook',
+        by='progress',
+        weight=dict(start=10, end=100),
+        activation=dict(start=10, end=60),
+    ),
+    gap=dict(type='mmqnet.SoftHardGapHook', num_samples=100),
+)
