@@ -23,7 +23,7 @@ else:
 
 # 'auto' takes what is fastest; 'plain' turns the kernel off; the others force one way of the
 # kernel, for tests.
-_STRATEGIES = {'auto': -1, 'dense': 0, 'window': 1, 'table': 2}
+_STRATEGIES = {'auto': -1, 'dense': 0, 'window': 1, 'table': 2, 'unit': 3}
 _implementation: contextvars.ContextVar[str] = contextvars.ContextVar(
     'implementation', default='auto'
 )
@@ -43,8 +43,9 @@ def kernel_in_use() -> bool:
 def use_implementation(name: str) -> Iterator[None]:
     """Force an implementation inside a with statement.
 
-    One of 'auto', 'plain', 'dense', 'window' or 'table'. For tests and benchmarks; the
-    backward pass takes what its forward pass took.
+    One of 'auto', 'plain', 'dense', 'window', 'table' or 'unit', which is 'dense' where levels and
+    thresholds do not allow it. For tests and benchmarks; the backward pass takes what its forward
+    pass took.
     """
     if name != 'plain' and name not in _STRATEGIES:
         raise ValueError(

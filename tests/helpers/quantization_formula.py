@@ -11,7 +11,7 @@ needs_kernel = pytest.mark.skipif(
     reason=f'the compiled kernel is not built: {kernel_unavailable()}',
 )
 IMPLEMENTATIONS = ['plain'] + [
-    pytest.param(name, marks=needs_kernel) for name in ('auto', 'dense', 'window', 'table')
+    pytest.param(name, marks=needs_kernel) for name in ('auto', 'dense', 'window', 'table', 'unit')
 ]
 
 LEVEL_SETS = {

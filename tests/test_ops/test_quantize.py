@@ -175,7 +175,8 @@ def test_eight_bytes_an_element_are_kept_for_the_backward_pass(name, implementat
 
 @pytest.mark.parametrize('temperature', [1.0, 50.0, 2000.0])
 @pytest.mark.parametrize(
-    ('name', 'kind'), [('two', 'random'), ('pm4', 'uniform'), ('uint8', 'random')]
+    ('name', 'kind'),
+    [('two', 'random'), ('pm4', 'uniform'), ('uint8', 'uniform'), ('uint8', 'random')],
 )
 def test_large_tensors_of_odd_shapes(name, kind, temperature):
     levels, thresholds = make_function(name, kind)
@@ -314,6 +315,19 @@ def test_temperature_and_scales_may_be_numbers_or_tensors():
         x, levels, thresholds, torch.tensor(0.5), torch.tensor(2.0), torch.tensor(7.0)
     )
     assert torch.equal(numbers, tensors)
+
+
+@needs_kernel
+@pytest.mark.parametrize('implementation', ['dense', 'window', 'unit'])
+def test_no_results_so_small_that_they_slow_the_processor_down(implementation):
+    levels, thresholds = make_function('uint5')
+    x = torch.zeros(40, requires_grad=True)
+    alpha = torch.tensor(0.01, requires_grad=True)
+    with use_implementation(implementation):
+        y = soft_quantize(x, levels, thresholds, alpha, 1.0, 500.0)
+    grads = torch.autograd.grad(y, (x, alpha), torch.full_like(y, 0.01))
+    for result in (y, *grads):
+        assert (result == 0).all()
 
 
 @needs_kernel

@@ -52,7 +52,7 @@ MMQ_INLINE vi gather(const int32_t* p, vi index) {
 
 MMQ_INLINE vi truncate(vf v) { return __builtin_convertvector(v, vi); }
 
-// exp(-u) for |u| <= 87, about 1 ulp; NaN stays NaN.
+// exp(-u) for |u| <= 80, about 1 ulp; NaN stays NaN.
 MMQ_INLINE vf exp_negative(vf u) {
   const vf shifted = u * -1.44269504088896341f + 12582912.0f;  // 1.5 * 2^23: the integer ends in the low bits
   const vf k = shifted - 12582912.0f;
@@ -69,9 +69,13 @@ MMQ_INLINE vf exp_negative(vf u) {
 }
 
 MMQ_INLINE vf clamp_exponent(vf u) {
-  u = u > 87.0f ? all(87.0f) : u;
-  return u < -87.0f ? all(-87.0f) : u;
+  u = u > 80.0f ? all(80.0f) : u;
+  return u < -80.0f ? all(-80.0f) : u;
 }
+
+// What is left at the clamp of the exponent becomes 0: it must stay so when x is huge, and arithmetic with numbers
+// below 1e-38 takes several times as long.
+MMQ_INLINE vf without_tiny(vf v) { return v < 1e-30f ? (v > -1e-30f ? vf{} : v) : v; }
 
 MMQ_INLINE vi find_cell(vf t, float low, float per_unit, float last) {
   vf cell = (t - low) * per_unit;
@@ -134,6 +138,19 @@ MMQ_INLINE Soft soft_window(const SoftPlan& plan, vf x, vf beta) {
   return sum;
 }
 
+MMQ_INLINE Soft soft_unit(const SoftPlan& plan, vf x, vf beta) {
+  const vf first = __builtin_convertvector(find_cell(x * beta, plan.cell_low, 1.0f, plan.last_cell), vf);
+  const vf left = all(static_cast<float>(plan.n)) - first;  // thresholds from the first one on
+  const float gap = plan.gaps[0];
+  Soft sum{first * gap + plan.levels[0], vf{}};
+  add_terms(0, plan.count, sum, [&](int64_t i, Soft& group) __attribute__((always_inline)) {
+    const float step = static_cast<float>(i);
+    add_sigmoid(plan.temperature * difference(x, beta, first + plan.thresholds[0] + step),
+                step < left ? all(gap) : vf{}, group);
+  });
+  return sum;
+}
+
 MMQ_INLINE Soft soft_table(const SoftPlan& plan, vf x, vf beta) {
   const float h = plan.cell_width, per_unit = 1.0f / h;
   const vi cell = find_cell(x * beta, plan.first_centre - 0.5f * h, per_unit, plan.last_cell);
@@ -157,6 +174,7 @@ template <Strategy strategy>
 MMQ_INLINE Soft soft(const SoftPlan& plan, vf x, vf beta) {
   if (strategy == Strategy::kDense) return soft_dense(plan, x, beta);
   if (strategy == Strategy::kWindow) return soft_window(plan, x, beta);
+  if (strategy == Strategy::kUnit) return soft_unit(plan, x, beta);
   return soft_table(plan, x, beta);
 }
 
@@ -183,7 +201,7 @@ template <Strategy strategy>
 MMQ_INLINE void forward_loop(const SoftPlan& plan, const float* x, float* y, int64_t size, float alpha, float beta) {
   for_each_vector(size, [&](int64_t i, int lanes) __attribute__((always_inline)) {
     const Soft sum = soft<strategy>(plan, load_some(x + i, lanes), all(beta));
-    store_some(y + i, alpha * sum.value, lanes);
+    store_some(y + i, alpha * without_tiny(sum.value), lanes);
   });
 }
 
@@ -226,11 +244,9 @@ MMQ_INLINE void backward_loop(const SoftPlan& plan, const float* grad, const flo
   for_each_vector(size, [&](int64_t i, int lanes) __attribute__((always_inline)) {
     const vf x_ = load_some(x + i, lanes), grad_ = load_some(grad + i, lanes);
     const Soft sum = soft<strategy>(plan, x_, all(beta));
-    if (need_value) Sum::add(value_sum, grad_ * sum.value);
+    if (need_value) Sum::add(value_sum, grad_ * without_tiny(sum.value));
     if (need_slope) {
-      // At the clamp of the exponent the slope is 0: it must stay so when x is huge.
-      const vf slope = sum.slope < 1e-30f ? (sum.slope > -1e-30f ? vf{} : sum.slope) : sum.slope;
-      const vf product = grad_ * slope;
+      const vf product = grad_ * without_tiny(sum.slope);
       store_some(grad_x + i, product * scale, lanes);
       Sum::add(slope_sum, product * x_);
     }
@@ -243,6 +259,8 @@ void soft_forward(const SoftPlan& plan, const float* x, float* y, int64_t size, 
   switch (plan.strategy) {
     case Strategy::kWindow:
       return forward_loop<Strategy::kWindow>(plan, x, y, size, alpha, beta);
+    case Strategy::kUnit:
+      return forward_loop<Strategy::kUnit>(plan, x, y, size, alpha, beta);
     case Strategy::kTable:
       return forward_loop<Strategy::kTable>(plan, x, y, size, alpha, beta);
     default:
@@ -268,6 +286,8 @@ void soft_backward(const SoftPlan& plan, const float* grad, const float* x, floa
   switch (plan.strategy) {
     case Strategy::kWindow:
       return backward_parts<Strategy::kWindow>(plan, grad, x, grad_x, size, scale, beta, by_value, by_slope);
+    case Strategy::kUnit:
+      return backward_parts<Strategy::kUnit>(plan, grad, x, grad_x, size, scale, beta, by_value, by_slope);
     case Strategy::kTable:
       return backward_parts<Strategy::kTable>(plan, grad, x, grad_x, size, scale, beta, by_value, by_slope);
     default:

@@ -17,7 +17,7 @@ constexpr double kNearest = 40.0;
 constexpr int64_t kMaxCells = 4096;
 constexpr int64_t kMaxTableCells = 1 << 16;
 
-enum class Strategy : int64_t { kAuto = -1, kDense = 0, kWindow = 1, kTable = 2 };
+enum class Strategy : int64_t { kAuto = -1, kDense = 0, kWindow = 1, kTable = 2, kUnit = 3 };
 
 // sum_i s_i * sigmoid(T * (t - b_i)) and its slope, prepared for the float kernels.
 struct SoftPlan {
@@ -31,6 +31,9 @@ struct SoftPlan {
   bool equal_gaps = false;
   float cell_low = 0, cells_per_unit = 0, last_cell = 0;
   std::vector<int32_t> first;
+
+  // kUnit: a window where thresholds and levels are at equal distances, those of the thresholds 1: nothing is looked up.
+  // `cell_low`, `last_cell` and `count` as above.
 
   // kTable: in each cell a quartic for D and, by its integral, a quintic for the value; h is a power of two and the
   // centres are multiples of h / 2, so that beta * x - centre is exact.
@@ -94,11 +97,34 @@ inline bool make_window(SoftPlan& plan) {
   return true;
 }
 
-inline void pad_window(SoftPlan& plan) {
-  plan.equal_gaps = true;  // as for all integers: saves looking gaps and levels up
-  for (int64_t i = 0; i < plan.n; ++i) {
-    plan.equal_gaps &= plan.gaps[i] == plan.gaps[0] && plan.levels[i] == plan.levels[0] + i * plan.gaps[0];
+// Whether b_i is b_0 + i, without rounding.
+inline bool at_unit_distances(const float* b, int64_t n) {
+  for (int64_t i = 1; i < n; ++i) {
+    if (b[i] != static_cast<double>(b[0]) + i) return false;
   }
+  return true;
+}
+
+// As for all integers: saves looking gaps and levels up.
+inline bool has_equal_gaps(const SoftPlan& plan) {
+  for (int64_t i = 0; i < plan.n; ++i) {
+    if (plan.gaps[i] != plan.gaps[0] || plan.levels[i] != plan.levels[0] + i * plan.gaps[0]) return false;
+  }
+  return true;
+}
+
+inline bool make_unit(SoftPlan& plan) {
+  if (!has_equal_gaps(plan) || !at_unit_distances(plan.thresholds.data(), plan.n)) return false;
+  // The thresholds within the radius, and always the nearest one on each side.
+  const double radius = std::max(kWindow / plan.temperature, 1.0);
+  plan.cell_low = static_cast<float>(plan.thresholds[0] + radius - 1.0);
+  plan.last_cell = static_cast<float>(plan.n - 1);
+  plan.count = static_cast<int64_t>(std::min<double>(std::ceil(2 * radius), plan.n));
+  return true;
+}
+
+inline void pad_window(SoftPlan& plan) {
+  plan.equal_gaps = has_equal_gaps(plan);
   plan.thresholds.resize(plan.n + plan.count, std::numeric_limits<float>::max());  // a sigmoid of 0
   plan.gaps.resize(plan.n + plan.count, 0.0f);
 }
@@ -113,14 +139,6 @@ inline bool size_table(SoftPlan& plan) {
   plan.cell_width = static_cast<float>(h);
   plan.first_centre = static_cast<float>((begin - 0.5) * h);  // a constant cell before and one after
   plan.last_cell = static_cast<float>(end - begin + 1);
-  return true;
-}
-
-// Whether b_i is b_0 + i, without rounding.
-inline bool at_unit_distances(const float* b, int64_t n) {
-  for (int64_t i = 1; i < n; ++i) {
-    if (b[i] != static_cast<double>(b[0]) + i) return false;
-  }
   return true;
 }
 

@@ -107,11 +107,47 @@ struct Layout {
 
 // Nanoseconds an element (or a node and threshold of a table), measured on AVX2; only their proportions matter.
 constexpr double kDenseCost = 2.0, kDenseThreshold = 1.0, kWindowCost = 4.0, kWindowThreshold = 1.4;
+constexpr double kUnitCost = 2.0, kUnitThreshold = 1.1;
 constexpr double kTableCost = 4.0, kTableCell = 1.0 / 12000, kNodeCost = 1.2;
 // Tensors this small (elements times thresholds) are summed in double: with few terms, rounding shows in the sums.
 constexpr int64_t kExactTerms = 8192;
 // As many as a large model has quantizers; a table is 2 MiB or less.
 constexpr size_t kKeptPlans = 64;
+
+double table_cost(const SoftPlan& plan) {
+  const double cells = plan.last_cell + 1;
+  const double reached = std::min(cells, 2 * (kWindow + 2) / plan.temperature / plan.cell_width);
+  return kTableCost + kTableCell * cells + kNodeCost * 5 * reached * plan.n / plan.numel;
+}
+
+// The plan with the strategy that takes the least time, or with the one that is wished for if it can be.
+SoftPlan cheapest(const SoftPlan& dense) {
+  SoftPlan best = dense;
+  double least = kDenseCost + kDenseThreshold * dense.n;
+  const auto consider = [&](Strategy strategy, bool (*make)(SoftPlan&), const auto& cost_of) {
+    const bool wished = dense.wish == strategy;
+    if (!wished && (dense.wish != Strategy::kAuto || dense.n <= 2)) return;
+    SoftPlan plan = dense;
+    plan.strategy = strategy;
+    if (!make(plan) || (!wished && cost_of(plan) >= least)) return;
+    least = cost_of(plan);
+    best = std::move(plan);
+  };
+  consider(Strategy::kWindow, make_window, [](const SoftPlan& p) { return kWindowCost + kWindowThreshold * p.count; });
+  consider(Strategy::kUnit, make_unit, [](const SoftPlan& p) { return kUnitCost + kUnitThreshold * p.count; });
+  consider(Strategy::kTable, size_table, table_cost);
+  return best;
+}
+
+SoftPlan finish(SoftPlan plan) {
+  if (plan.strategy == Strategy::kWindow) pad_window(plan);
+  if (plan.strategy == Strategy::kTable) {
+    const int64_t cells = static_cast<int64_t>(plan.last_cell) + 1;
+    plan.table.resize(8 * cells);
+    at::parallel_for(0, cells, 512, [&](int64_t begin, int64_t end) { kernels().fill_table(plan, begin, end); });
+  }
+  return plan;
+}
 
 SoftPlan make_soft_plan(const float* y, const float* b, int64_t n, float temperature, int64_t numel, Strategy wish) {
   SoftPlan plan;
@@ -122,30 +158,7 @@ SoftPlan make_soft_plan(const float* y, const float* b, int64_t n, float tempera
   plan.levels.assign(y, y + n + 1);
   plan.thresholds.assign(b, b + n);
   for (int64_t i = 0; i < n; ++i) plan.gaps.push_back(y[i + 1] - y[i]);
-  double cost = kDenseCost + kDenseThreshold * plan.n;
-  if (wish == Strategy::kWindow || (wish == Strategy::kAuto && plan.n > 2)) {
-    if (make_window(plan)) {
-      const double window_cost = kWindowCost + kWindowThreshold * plan.count;
-      if (wish == Strategy::kWindow || window_cost < cost) {
-        plan.strategy = Strategy::kWindow;
-        cost = window_cost;
-      }
-    }
-  }
-  if ((wish == Strategy::kTable || (wish == Strategy::kAuto && plan.n > 2)) && size_table(plan)) {
-    const int64_t cells = static_cast<int64_t>(plan.last_cell) + 1;
-    const double reached = std::min<double>(cells, 2 * (kWindow + 2) / plan.temperature / plan.cell_width);
-    const double build = (kNodeCost * 5 * reached * plan.n) / numel;
-    if (wish == Strategy::kTable || build + kTableCost + kTableCell * cells < cost) {
-      plan.strategy = Strategy::kTable;
-      plan.table.resize(8 * cells);
-      at::parallel_for(0, cells, 512, [&](int64_t begin, int64_t end) { kernels().fill_table(plan, begin, end); });
-      return plan;
-    }
-    if (plan.strategy == Strategy::kWindow) make_window(plan);  // size_table has changed last_cell
-  }
-  if (plan.strategy == Strategy::kWindow) pad_window(plan);
-  return plan;
+  return finish(cheapest(plan));
 }
 
 // The plan of these arguments, kept for the backward pass and for the next steps: thresholds hardly ever change.
