@@ -24,7 +24,12 @@ small = dict(num_workers=0, persistent_workers=False, dataset=dict(data_root={da
 train_dataloader = dict(batch_size=2, **small)
 val_dataloader = dict(batch_size=2, **small)
 val_evaluator = dict(ann_file={data!r} + '/annotations/val.json')
-default_hooks = dict(calibration=dict(num_samples=8))
+default_hooks = dict(
+    calibration=dict(num_samples=8),
+    phases=dict(type='mmqnet.PhaseHook', schedule=[
+        dict(begin=0, phase='weights'),
+        dict(begin=1 / 3, phase='activations'),
+        dict(begin=1 / 2, phase='both')]))
 load_from = None
 """
 # One step with batches of {batch} on each process. The normalization keeps its statistics, since

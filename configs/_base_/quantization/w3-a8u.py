@@ -1,7 +1,8 @@
-# As w3-a8, at the nearest level: a runtime quantizes by rounding. Holds at low bits too, and is the
-# parent of the recipes that do: docs/low_bit.md
-_base_ = './w3-a8.py'
+# 3-bit weights (±4), 8-bit activations, at the nearest level: a runtime quantizes by rounding. Weights
+# and activations learn together; holds at low bits too, see docs/low_bit.md
+_base_ = './w3-a32u.py'
 quantization = dict(
-    weight=dict(thresholds='uniform', scale_init='mse'),
-    activation=dict(thresholds='uniform', scale_init='mse', surrogate_temperature=6),
+    activation=dict(
+        levels='uint8', thresholds='uniform', scale_init='mse', surrogate_temperature=6
+    )
 )
