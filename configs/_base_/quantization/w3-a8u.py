@@ -1,8 +1,6 @@
-# 3-bit weights (±4), 8-bit activations, at the nearest level: a runtime quantizes by rounding. Weights
-# and activations learn together; holds at low bits too, see docs/low_bit.md
+# 3-bit weights (±4), 8-bit activations, at the nearest level: a runtime quantizes by rounding.
+# Weights and activations learn together; holds at low bits too, see docs/low_bit.md
 _base_ = './w3-a32u.py'
 quantization = dict(
-    activation=dict(
-        levels='uint8', thresholds='uniform', scale_init='mse', surrogate_temperature=6
-    )
+    activation=dict(levels='uint8', thresholds='uniform', scale_init='mse', surrogate_temperature=6)
 )
