@@ -64,14 +64,15 @@ class SampleCollector:
         Only a part of a large tensor is drawn, so that a map of millions of values costs thousands.
         """
         generator = torch.Generator().manual_seed(self.seed + self._seen)
-        self._seen += len(flat)
+        total = len(flat)
+        self._seen += total
         share = min(1.0, 4 * self.capacity / self._seen)
-        count = max(1, min(len(flat), int(share * len(flat)), self.capacity))
-        index = torch.randint(len(flat), (count,), generator=generator)
-        drawn = flat[index.to(flat.device)].float().cpu()
-        # the smallest `count` of len(flat) uniform keys look like `count` keys below count/len
-        keys = torch.rand(count, generator=generator) * (count / len(flat))
-        self._keep(drawn, keys)
+        count = max(1, min(total, int(share * total), self.capacity))
+        if count < total:
+            flat = flat[torch.randint(total, (count,), generator=generator).to(flat.device)]
+        # the smallest `count` of `total` uniform keys look like `count` keys below count / total
+        keys = torch.rand(count, generator=generator) * (count / total)
+        self._keep(flat.float().cpu(), keys)
 
     def _keep(self, values: Tensor, keys: Tensor) -> None:
         values, keys = torch.cat([self._values, values]), torch.cat([self._keys, keys])

@@ -30,6 +30,14 @@ def test_memory_is_bounded_and_values_are_real_ones(sizes, capacity):
     assert len(collector.values()) == 0 or len(seen) > 0
 
 
+def test_all_is_kept_while_there_is_room():
+    """So that several processes, or one, end with the same values."""
+    collector = SampleCollector('a', capacity=1000)
+    collector(torch.arange(300.0))
+    collector(torch.arange(300.0, 1000.0).view(7, 100))
+    assert torch.equal(collector.values().sort().values, torch.arange(1000.0))
+
+
 @pytest.mark.parametrize('sizes', [[40000] * 10, [1000, 300000, 1000, 98000], [400000]])
 def test_every_value_has_the_same_chance(sizes):
     """Each of the batches, early or late, large or small, is represented by its share."""
