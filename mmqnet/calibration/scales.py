@@ -53,7 +53,9 @@ def fit_scales(
         if search_beta and row.any():
             tried = _TRIED.to(values.device) * _largest(levels) / row.abs().max()
         alpha, gain = _fit_alpha(row, exact, thresholds.double() / tried[:, None])
-        best = gain.argmax()
+        # A threshold at 0 does as well at any beta: that at which x and the levels agree is taken.
+        ties = gain >= gain.max() * (1 - 1e-6)
+        best = torch.where(ties, (alpha * tried).log().abs(), torch.inf).argmin()
         if gain[best] > 0:
             fitted_alpha[i], fitted_beta[i] = alpha[best], tried[best]
     return fitted_alpha, fitted_beta

@@ -70,6 +70,12 @@ def test_binary_weights_get_their_mean_absolute_value():
     torch.testing.assert_close(alpha, x.abs().mean()[None])
 
 
+def test_any_input_scale_fits_binary_weights_so_it_is_that_of_the_output():
+    x = torch.randn(1000, generator=torch.Generator().manual_seed(0))
+    alpha, beta = fit_scales(x[None], (-1.0, 1.0), torch.zeros(1), torch.ones(1), search_beta=True)
+    assert 0.98 < alpha * beta < 1.02
+
+
 def test_values_that_no_scale_fits_keep_the_range():
     rows = torch.stack([torch.zeros(8), torch.full((8,), -1.0)])  # levels 0..3 fit neither
     alpha, beta = fit_scales(
