@@ -22,7 +22,7 @@ def soft_quantize(
     beta: Scale,
     temperature: Scale,
     backward_temperature: Scale | None = None,
-    backward_gain: Scale | None = None,
+    surrogate_temperature: Scale | None = None,
 ) -> Tensor:
     """Soft quantization, eq. 7: ``alpha * (Y_0 + sum_i s_i * sigmoid(T * (beta * x - b_i)))``.
 
@@ -40,25 +40,30 @@ def soft_quantize(
         backward_temperature (Tensor | float, optional): Take the slope ``D`` of the sigmoids in the
             backward pass at this temperature, and multiply it by T. Defaults to None, the exact
             derivative.
-        backward_gain (Tensor | float, optional): What multiplies that slope instead of T. With the
-            backward temperature itself, the gradients are those of the soft function at that
-            temperature, whatever T is (but alpha's, which stays exact). Defaults to None, T.
+        surrogate_temperature (Tensor | float, optional): Take all gradients of the soft function at
+            this temperature instead. Defaults to None.
 
     Returns:
         Tensor: Like x, in x's memory format.
 
     Raises:
         TypeError: An argument of a wrong type.
-        ValueError: Shapes that do not fit, or a temperature that is not positive and finite.
+        ValueError: Shapes that do not fit, a temperature that is not positive and finite, or both
+            a backward and a surrogate temperature.
     """
     _check(x, thresholds, levels)
     work, out_dtype = _working_precision(x)
     temperature = _temperature(temperature, 'temperature')
-    slope_at = gain = temperature
+    value_at = slope_at = temperature
+    if surrogate_temperature is not None:
+        value_at = slope_at = _temperature(surrogate_temperature, 'surrogate_temperature')
     if backward_temperature is not None:
+        if surrogate_temperature is not None:
+            raise ValueError(
+                '`backward_temperature` or `surrogate_temperature` should be given, but got both: '
+                f'{backward_temperature} and {surrogate_temperature}'
+            )
         slope_at = _temperature(backward_temperature, 'backward_temperature')
-    if backward_gain is not None:
-        gain = _temperature(backward_gain, 'backward_gain')
     out = _SoftQuantize.apply(
         work,
         levels.to(work),
@@ -66,8 +71,8 @@ def soft_quantize(
         _scale(alpha, work, 'alpha'),
         _scale(beta, work, 'beta'),
         temperature,
+        value_at,
         slope_at,
-        gain,
     )
     return out.to(out_dtype)
 
@@ -139,12 +144,11 @@ class _SoftQuantize(torch.autograd.Function):
         alpha: Tensor,
         beta: Tensor,
         temperature: float,
-        backward_temperature: float,
-        backward_gain: float,
+        value_at: float,
+        slope_at: float,
     ) -> Tensor:
         ctx.save_for_backward(x, levels, thresholds, alpha, beta)
-        ctx.temperatures = (temperature, backward_temperature)
-        ctx.gain = backward_gain / temperature
+        ctx.temperatures = (value_at, slope_at)
         ctx.call = call = kernel.plan_call(x, alpha, beta)
         if call is None:
             return plain.soft_forward(x, levels, thresholds, alpha, beta, temperature)
@@ -153,11 +157,7 @@ class _SoftQuantize(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, levels, thresholds, alpha, beta = ctx.saved_tensors
-        # all gradients but alpha's own are proportional to alpha * T
-        alpha = alpha if ctx.gain == 1 else alpha * ctx.gain
-        inputs = (x, levels, thresholds, alpha, beta)
-        arguments = (grad, *inputs, *ctx.temperatures, ctx.needs_input_grad[2])
+        arguments = (grad, *ctx.saved_tensors, *ctx.temperatures, ctx.needs_input_grad[2])
         if ctx.call is None:
             grads = plain.soft_backward(*arguments)
         else:

@@ -50,8 +50,8 @@ class QuantizerConfig:
             multiplied by T, as in the paper's code for binary weights; ``None`` (default) for the
             exact gradient.
         surrogate_temperature: Once T is above it, the gradients are those of the soft function at
-            this temperature (alpha's stays exact): the function comes near the staircase while
-            the gradients keep their size. ``None`` (default) for the exact gradient.
+            this temperature: the function comes near the staircase while the gradients keep their
+            size. ``None`` (default) for the exact gradient.
     """
 
     levels: tuple[float, ...]

@@ -174,12 +174,12 @@ class Quantizer(nn.Module):
         return f'levels={len(self.config.levels)}, scale_shape={tuple(self.log_alpha.shape)}'
 
     def _soft(self, x: Tensor) -> Tensor:
-        temperature, surrogate = self._temperature, self.config.surrogate_temperature
-        backward, gain = self.config.backward_temperature, None
-        if surrogate is not None and surrogate < temperature:
-            backward = gain = surrogate
+        config, temperature = self.config, self._temperature
+        surrogate = config.surrogate_temperature
+        if surrogate is not None and surrogate >= temperature:
+            surrogate = None
         function = (self.levels, self.thresholds, self.alpha, self.beta)
-        return soft_quantize(x, *function, temperature, backward, gain)
+        return soft_quantize(x, *function, temperature, config.backward_temperature, surrogate)
 
     def _hard(self, x: Tensor) -> Tensor:
         return hard_quantize(x, self.levels, self.thresholds, self.alpha, self.beta)
