@@ -34,7 +34,8 @@ TARGETS = {
 }
 LOG = OUT_DIR / 'log.txt'
 # Said before each step; measured on two cores.
-MINUTES = dict(data=0.5, float=7, quantized=4.5, test=0.4, pictures=0.4)
+MINUTES = dict(data=0.5, test=0.4, pictures=0.3)
+EPOCH_MINUTES = dict(float=1.2, quantized=1.8)
 SHOWN = ('Epoch(train)', 'Epoch(val)', 'Epoch(test)')
 # Settings that say how a training was started and not what it does.
 START_KEYS = ('load_from', 'resume', 'work_dir', 'launcher')
@@ -122,7 +123,7 @@ def last_checkpoint(work_dir: Path) -> Path | None:
     return path if path.is_file() else None
 
 
-def train(title: str, config_file: Path, minutes: float, needs: list[Path]) -> Path:
+def train(title: str, config_file: Path, epoch_minutes: float, needs: list[Path]) -> Path:
     """Trains, resumes or reuses a training; the final checkpoint."""
     config = Config.fromfile(config_file)
     work_dir = Path('work_dirs', config_file.stem)
@@ -138,7 +139,7 @@ def train(title: str, config_file: Path, minutes: float, needs: list[Path]) -> P
             return final
         else:
             command.append('--resume')
-    run(title, minutes, command)
+    run(title, epoch_minutes * config.train_cfg.max_epochs, command)
     if last_checkpoint(work_dir) != final:
         raise DemoError(f'{config_file} was trained, but {final} is not there')
     return final
@@ -166,6 +167,10 @@ def evaluate(title: str, config_file: Path, checkpoint: Path, name: str, *option
     if not math.isfinite(value):
         raise DemoError(f'{newest()} holds no `coco/bbox_mAP`')
     return metrics
+
+
+def epochs_of(config_file: Path) -> int:
+    return Config.fromfile(config_file).train_cfg.max_epochs
 
 
 def recipe_of(config_file: Path) -> str:
@@ -212,17 +217,18 @@ def demo(all_bits: bool) -> None:
     configs = [QUANTIZED_CONFIG]
     if all_bits:
         configs = [Path(f'configs/demo/ssd_r18_{recipe}_digits.py') for recipe in TARGETS]
-    total = sum(MINUTES.values()) + (MINUTES['quantized'] + 0.8) * (len(configs) - 1)
+    total = sum(MINUTES.values()) + epochs_of(FLOAT_CONFIG) * EPOCH_MINUTES['float']
+    total += sum(epochs_of(file) * EPOCH_MINUTES['quantized'] + 0.8 for file in configs)
     say(f'This takes about {total:.0f} minutes on two cores; a second run reuses what is there.')
     data = ['python', 'tools/dataset_converters/digits.py', '--out-dir', str(DATA_DIR)]
     run('Data: handwritten digits on photographs', MINUTES['data'], data)
     stamp = DATA_DIR / 'digits.json'
-    float_checkpoint = train('Float training', FLOAT_CONFIG, MINUTES['float'], [stamp])
+    float_checkpoint = train('Float training', FLOAT_CONFIG, EPOCH_MINUTES['float'], [stamp])
     quantized = {}
     for config_file in configs:
         title = f'Quantization-aware training: {recipe_of(config_file)}'
         needs = [stamp, float_checkpoint]
-        quantized[config_file] = train(title, config_file, MINUTES['quantized'], needs)
+        quantized[config_file] = train(title, config_file, EPOCH_MINUTES['quantized'], needs)
     rows = make_rows(float_checkpoint, quantized)
     draw(float_checkpoint, quantized[QUANTIZED_CONFIG])
     name = 'all_bits' if all_bits else 'results'

@@ -206,6 +206,7 @@ def test_a_failed_write_leaves_the_old_file(modules, tmp_path):
 @pytest.mark.parametrize('all_bits', [False, True])
 def test_one_table_of_all_that_was_trained(modules, demo, monkeypatch, all_bits, capsys):
     trained, evaluated = [], []
+    config = Config(dict(train_cfg=dict(max_epochs=2)))
 
     def train(title, config_file, minutes, needs):
         assert (DEMO.parent / config_file).is_file()
@@ -220,7 +221,7 @@ def test_one_table_of_all_that_was_trained(modules, demo, monkeypatch, all_bits,
     monkeypatch.setattr(demo, 'draw', lambda *args: None)
     monkeypatch.setattr(demo, 'train', train)
     monkeypatch.setattr(demo, 'evaluate', evaluate)
-    monkeypatch.setattr(demo.Config, 'fromfile', staticmethod(lambda file: file))
+    monkeypatch.setattr(demo.Config, 'fromfile', staticmethod(lambda _: config))
     monkeypatch.setattr(demo, 'describe_backbone', lambda _: modules[1].Backbone(4e6, 4e5, '3 / 8'))
     demo.demo(all_bits)
     recipes = list(demo.TARGETS) if all_bits else ['w3-a8u']
