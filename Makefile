@@ -22,7 +22,7 @@ setup:
 	@'$(PYTHON)' scripts/setup_env.py --stack '$(STACK)' --venv '$(VENV)' --torch '$(TORCH)' --torchvision '$(TORCHVISION)'
 
 test: setup
-	@$(PY) -m pytest -n logical --maxprocesses 8 --dist loadfile --cov --cov-report=term --cov-fail-under=90 $(ARGS)
+	@$(PY) -m pytest -n logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder --cov --cov-report=term --cov-fail-under=90 $(ARGS)
 
 lint: setup
 	$(PY) -m ruff check .

@@ -78,8 +78,24 @@ def run_python():
     return run
 
 
+# Their tests start processes or train many models: they begin first, so that no core ends up with
+# one of them alone.
+LONGEST_FILES = (
+    'test_train_test.py',
+    'test_configs.py',
+    'test_hooks.py',
+    'test_families.py',
+    'test_benchmarks.py',
+    'test_distributed.py',
+    'test_batch_norm_reestimation.py',
+    'test_quantized_model.py',
+)
+
+
 def pytest_collection_modifyitems(items):
-    """Skip what needs a GPU where there is none."""
+    """Put the longest files first, and skip what needs a GPU where there is none."""
+    places = {name: place for place, name in enumerate(LONGEST_FILES)}
+    items.sort(key=lambda item: places.get(item.path.name, len(places)))
     if not any('gpu' in item.keywords for item in items):
         return
     import torch
