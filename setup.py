@@ -10,6 +10,7 @@ Beyond the usual, it does two things:
 
 import os
 import shutil
+import sys
 from pathlib import Path
 
 from setuptools import Extension, find_packages, setup
@@ -25,6 +26,8 @@ KERNEL = f'{PACKAGE}.ops._C'
 # No -march: the kernel picks its instructions at run time, so a wheel runs on every machine.
 # No -ffast-math: what is equal to a threshold has to stay on its side of it.
 COMPILE_FLAGS = ['-O3', '-g0', '-fno-math-errno', '-fno-trapping-math', '-ffp-contract=fast']
+# Without it at::parallel_for is a loop of one thread. The runtime is the one that torch has loaded.
+OPENMP_FLAGS = ['-fopenmp'] if sys.platform == 'linux' else []
 
 
 def read_version() -> str:
@@ -63,7 +66,13 @@ def kernel_extension() -> list[Extension]:
         return []
     names = [str(path.relative_to(ROOT)) for path in sources]
     headers = [str(path.relative_to(ROOT)) for path in sources[0].parent.glob('*.h')]
-    extension = CppExtension(KERNEL, names, depends=headers, extra_compile_args=COMPILE_FLAGS)
+    extension = CppExtension(
+        KERNEL,
+        names,
+        depends=headers,
+        extra_compile_args=[*COMPILE_FLAGS, *OPENMP_FLAGS],
+        extra_link_args=OPENMP_FLAGS,
+    )
     # Else setuptools would fail where it copies the result into the source tree.
     extension.optional = True
     return [extension]

@@ -1,5 +1,8 @@
 """The quantization function against the formulas of the method, with and without the kernel."""
 
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from quantization_formula import (
@@ -325,6 +328,29 @@ def test_no_results_so_small_that_they_slow_the_processor_down(implementation):
     grads = torch.autograd.grad(y, (x, alpha), torch.full_like(y, 0.01))
     for result in (y, *grads):
         assert (result == 0).all()
+
+
+@needs_kernel
+def test_the_number_of_threads_changes_no_bit():
+    levels, thresholds = make_function('pm4')
+    x = torch.randn(700_001, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    alpha, beta = (torch.tensor(value, requires_grad=True) for value in (0.5, 1.1))
+    results = []
+    threads = torch.get_num_threads()
+    try:
+        for count in (1, 3):
+            torch.set_num_threads(count)
+            y = soft_quantize(x, levels, thresholds, alpha, beta, 20.0)
+            results.append((y, *torch.autograd.grad(y, (x, alpha, beta), x.detach())))
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='built without OpenMP there')
+def test_the_kernel_is_built_for_several_threads():
+    module = pytest.importorskip('mmqnet.ops._C', reason='no C++ kernel')
+    assert b'omp_get_thread_num' in Path(module.__file__).read_bytes()
 
 
 @needs_kernel
