@@ -49,6 +49,7 @@ class SampleCollector:
 
     def values(self) -> Tensor:
         """The kept values, float32 on the CPU."""
+        self._select()
         return self._values
 
     def merge(self, other: 'SampleCollector') -> None:
@@ -75,8 +76,14 @@ class SampleCollector:
         self._keep(flat.float().cpu(), keys)
 
     def _keep(self, values: Tensor, keys: Tensor) -> None:
-        values, keys = torch.cat([self._values, values]), torch.cat([self._keys, keys])
-        if len(keys) > self.capacity:
-            keys, index = keys.topk(self.capacity, largest=False)
-            values = values[index]
-        self._values, self._keys = values, keys
+        self._values = torch.cat([self._values, values])
+        self._keys = torch.cat([self._keys, keys])
+        if (
+            len(self._keys) > 2 * self.capacity
+        ):  # not each time: selecting takes longer than drawing
+            self._select()
+
+    def _select(self) -> None:
+        if len(self._keys) > self.capacity:
+            self._keys, index = self._keys.topk(self.capacity, largest=False)
+            self._values = self._values[index]
