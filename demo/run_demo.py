@@ -185,11 +185,10 @@ def make_rows(float_checkpoint: Path, quantized: dict[Path, Path]) -> list[Row]:
         quantized: From config to checkpoint.
     """
     metrics = evaluate('float', FLOAT_CONFIG, float_checkpoint, 'float')
-    backbone = describe_backbone(Config.fromfile(QUANTIZED_CONFIG))
-    rows = [Row('float', metrics, '32 / 32', backbone.float_bytes)]
+    backbones = {file: describe_backbone(Config.fromfile(file)) for file in quantized}
+    rows = [Row('float', metrics, '32 / 32', backbones[QUANTIZED_CONFIG].float_bytes)]
     for config_file, checkpoint in quantized.items():
-        recipe = recipe_of(config_file)
-        backbone = describe_backbone(Config.fromfile(config_file))
+        recipe, backbone = recipe_of(config_file), backbones[config_file]
         for name, num_bytes, target, options in (
             ('soft', None, None, ['--soft']),
             ('hard', backbone.packed_bytes, TARGETS[recipe], []),

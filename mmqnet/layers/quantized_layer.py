@@ -134,7 +134,7 @@ def build_weight_quantizer(
     _refuse_sharing(config, 'weight_quantizer')
     per_channel = config.granularity == 'channel'
     shape = (weight.shape[0], *(1,) * (weight.dim() - 1)) if per_channel else ()
-    return _place(Quantizer(config, shape), weight)
+    return _place(Quantizer(config, shape), [weight])
 
 
 def build_input_quantizer(
@@ -144,13 +144,12 @@ def build_input_quantizer(
     if isinstance(config, dict):
         config = ActivationQuantizerConfig.from_dict(config, 'input_quantizer')
     _refuse_sharing(config, 'input_quantizer')
-    return _place(Quantizer(config), weight)
+    return _place(Quantizer(config), [weight])
 
 
 def build_shared_quantizer(config: QuantizerConfig, weights: Sequence[nn.Parameter]) -> Quantizer:
     """Makes the quantizer that all layers which own ``weights`` share."""
-    learns = any(weight.requires_grad for weight in weights)
-    return Quantizer(config).to(weights[0].device).requires_grad_(learns)
+    return _place(Quantizer(config), weights)
 
 
 def hold_quantizer(module: nn.Module, name: str, quantizer: Quantizer) -> None:
@@ -174,10 +173,11 @@ def _refuse_sharing(config: QuantizerConfig, key: str) -> None:
         )
 
 
-def _place(quantizer: Quantizer, weight: nn.Parameter) -> Quantizer:
-    """Same device as the weights, and frozen with them.
+def _place(quantizer: Quantizer, weights: Sequence[nn.Parameter]) -> Quantizer:
+    """Same device as the weights, and frozen with them, if all of them are.
 
     A backbone freezes its ``frozen_stages`` at construction and at each ``train()``: a parameter
     that turned frozen after DistributedDataParallel has seen it would be waited for in vain.
     """
-    return quantizer.to(weight.device).requires_grad_(weight.requires_grad)
+    learns = any(weight.requires_grad for weight in weights)
+    return quantizer.to(weights[0].device).requires_grad_(learns)

@@ -1,13 +1,13 @@
 """Finished rows: kept in a json file from run to run, printed as tables."""
 
 import json
-import os
-import tempfile
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from measuring import Ratio, Row
+
+from mmqnet.engine.whole_files import WholeFileBackend
 
 
 class Records:
@@ -32,7 +32,7 @@ class Records:
             conditions=self._conditions,
             parts={p: {c: asdict(r) for c, r in rows.items()} for p, rows in self.rows.items()},
         )
-        write_whole(self._path, json.dumps(content, indent=1).encode())
+        WholeFileBackend().put_text(json.dumps(content, indent=1), self._path)
 
     def drop(self, part: str) -> None:
         """Forgets a part."""
@@ -73,12 +73,3 @@ def table(rows: dict[str, Row]) -> str:
         '  '.join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
         for line in lines
     )
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Writes a file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-        file.write(content)
-    os.chmod(file.name, 0o644)
-    os.replace(file.name, path)

@@ -21,9 +21,10 @@ import torch
 import training
 from measuring import CLOCKS, Cases, Settings
 from picture import draw
-from records import Records, table, write_whole
+from records import Records, table
 
 import mmqnet
+from mmqnet.engine.whole_files import WholeFileBackend
 from mmqnet.ops.kernel import kernel_unavailable
 
 PARTS: dict[str, Callable[[Settings], Cases]] = {
@@ -99,7 +100,7 @@ def main() -> None:
         print(f'left out: {name} ({reason})')
     picture = draw(records.rows)
     if picture is not None:
-        write_whole(args.out_dir / 'results.png', picture)
+        WholeFileBackend().put(picture, args.out_dir / 'results.png')
     print(f'written: {args.out_dir}/results.json' + (' and .png' if picture else ''))
 
 

@@ -11,16 +11,8 @@ load_from = 'work_dirs/ssd_r18_digits/epoch_5.pth'
 max_epochs = 2
 train_cfg = dict(max_epochs=max_epochs, val_interval=max_epochs)
 optim_wrapper = dict(constructor='mmqnet.QuantOptimWrapperConstructor', optimizer=dict(lr=1e-3))
-param_scheduler = [
-    dict(
-        type='OneCycleLR',
-        eta_max=1e-3,
-        pct_start=0.1,
-        total_steps=max_epochs,
-        by_epoch=True,
-        convert_to_iter_based=True,
-    ),
-]
+param_scheduler = _base_.param_scheduler
+param_scheduler[0].update(eta_max=1e-3, pct_start=0.1, total_steps=max_epochs)
 # over those of the recipe
 digits_hooks = dict(
     calibration=dict(type='mmqnet.CalibrationHook', num_samples=256),
