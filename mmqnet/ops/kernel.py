@@ -12,8 +12,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .plain import Gradients
-
 try:
     from . import _C  # type: ignore[attr-defined]  # noqa: F401  registers torch.ops.mmqnet
 except ImportError as error:
@@ -88,13 +86,7 @@ def plan_call(x: Tensor, alpha: Tensor, beta: Tensor) -> Call | None:
     return None
 
 
-def _flat(scale: Tensor, other: Tensor) -> Tensor:
-    """(channels,), where ``other`` is the second scale; as it is where there is one channel."""
-    channels = max(scale.numel(), other.numel())
-    return scale if channels == 1 else scale.reshape(-1).expand(channels).contiguous()
-
-
-def soft_forward(
+def soft_quantize(
     call: Call,
     x: Tensor,
     levels: Tensor,
@@ -102,70 +94,30 @@ def soft_forward(
     alpha: Tensor,
     beta: Tensor,
     temperature: float,
+    value_at: float,
+    slope_at: float,
 ) -> Tensor:
-    """As :func:`mmqnet.ops.plain.soft_forward`."""
-    return torch.ops.mmqnet.soft_forward(
+    """The soft function at ``temperature``, differentiable once.
+
+    Its gradients are those of :func:`mmqnet.ops.plain.soft_backward` at the temperatures
+    ``value_at`` and ``slope_at``.
+    """
+    return torch.ops.mmqnet.soft_quantize.default(
         x,
-        levels.contiguous(),
-        thresholds.contiguous(),
-        _flat(alpha, beta),
-        _flat(beta, alpha),
+        levels,
+        thresholds,
+        alpha,
+        beta,
         call.inner,
         temperature,
+        value_at,
+        slope_at,
         call.strategy,
     )
 
 
-def soft_backward(
-    call: Call,
-    grad: Tensor,
-    x: Tensor,
-    levels: Tensor,
-    thresholds: Tensor,
-    alpha: Tensor,
-    beta: Tensor,
-    temperature: float,
-    backward_temperature: float,
-    need_thresholds: bool,
-) -> Gradients:
-    """As :func:`mmqnet.ops.plain.soft_backward`."""
-    grad_x, by_alpha, by_beta, by_threshold = torch.ops.mmqnet.soft_backward(
-        grad,
-        x,
-        levels.contiguous(),
-        thresholds.contiguous(),
-        _flat(alpha, beta),
-        _flat(beta, alpha),
-        call.inner,
-        temperature,
-        backward_temperature,
-        need_thresholds,
-        call.strategy,
-    )
-    return Gradients(
-        grad_x,
-        _fold(by_alpha, alpha),
-        _fold(by_beta, beta),
-        by_threshold if need_thresholds else None,
-    )
-
-
-def _fold(by_channel: Tensor, scale: Tensor) -> Tensor:
-    """Gradients by channel in the shape of the scale, summed if it serves all channels."""
-    if scale.numel() < by_channel.numel():
-        by_channel = by_channel.sum()
-    return by_channel.view(scale.shape)
-
-
-def hard_forward(
+def hard_quantize(
     call: Call, x: Tensor, levels: Tensor, thresholds: Tensor, alpha: Tensor, beta: Tensor
 ) -> Tensor:
     """As :func:`mmqnet.ops.plain.hard_forward`, in float32."""
-    return torch.ops.mmqnet.hard_forward(
-        x,
-        levels.contiguous(),
-        thresholds.contiguous(),
-        _flat(alpha, beta),
-        _flat(beta, alpha),
-        call.inner,
-    )
+    return torch.ops.mmqnet.hard_quantize.default(x, levels, thresholds, alpha, beta, call.inner)

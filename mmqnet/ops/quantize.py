@@ -64,16 +64,14 @@ def soft_quantize(
                 f'{backward_temperature} and {surrogate_temperature}'
             )
         slope_at = _temperature(backward_temperature, 'backward_temperature')
-    out = _SoftQuantize.apply(
-        work,
-        levels.to(work),
-        thresholds.to(work),
-        _scale(alpha, work, 'alpha'),
-        _scale(beta, work, 'beta'),
-        temperature,
-        value_at,
-        slope_at,
-    )
+    alpha, beta = _scale(alpha, work, 'alpha'), _scale(beta, work, 'beta')
+    arguments = (work, levels.to(work), thresholds.to(work), alpha, beta)
+    temperatures = (temperature, value_at, slope_at)
+    call = kernel.plan_call(work, alpha, beta)
+    if call is None:
+        out = _PlainSoftQuantize.apply(*arguments, *temperatures)
+    else:
+        out = kernel.soft_quantize(call, *arguments, *temperatures)
     return out.to(out_dtype)
 
 
@@ -104,7 +102,7 @@ def hard_quantize(
     alpha, beta = _scale(alpha, work, 'alpha'), _scale(beta, work, 'beta')
     arguments = (work, levels.to(work), thresholds.to(work), alpha, beta)
     call = kernel.plan_call(work, alpha, beta) if work.dtype == torch.float32 else None
-    out = plain.hard_forward(*arguments) if call is None else kernel.hard_forward(call, *arguments)
+    out = plain.hard_forward(*arguments) if call is None else kernel.hard_quantize(call, *arguments)
     return out.to(out_dtype)
 
 
@@ -132,7 +130,7 @@ def hard_codes(x: Tensor, thresholds: Tensor, beta: Scale) -> Tensor:
     return plain.hard_codes(work, thresholds.to(work), _scale(beta, work, 'beta'))
 
 
-class _SoftQuantize(torch.autograd.Function):
+class _PlainSoftQuantize(torch.autograd.Function):
     """Recomputes in the backward pass, so that x is the only tensor of its size that is kept."""
 
     @staticmethod
@@ -149,19 +147,14 @@ class _SoftQuantize(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(x, levels, thresholds, alpha, beta)
         ctx.temperatures = (value_at, slope_at)
-        ctx.call = call = kernel.plan_call(x, alpha, beta)
-        if call is None:
-            return plain.soft_forward(x, levels, thresholds, alpha, beta, temperature)
-        return kernel.soft_forward(call, x, levels, thresholds, alpha, beta, temperature)
+        return plain.soft_forward(x, levels, thresholds, alpha, beta, temperature)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        arguments = (grad, *ctx.saved_tensors, *ctx.temperatures, ctx.needs_input_grad[2])
-        if ctx.call is None:
-            grads = plain.soft_backward(*arguments)
-        else:
-            grads = kernel.soft_backward(ctx.call, *arguments)
+        need_thresholds = ctx.needs_input_grad[2]
+        arguments = (grad, *ctx.saved_tensors, *ctx.temperatures, need_thresholds)
+        grads = plain.soft_backward(*arguments)
         return grads.x, None, grads.thresholds, grads.alpha, grads.beta, None, None, None
 
 

@@ -413,3 +413,15 @@ def test_bad_arguments(name, value, error, message):
 def test_unknown_implementation():
     with pytest.raises(ValueError, match="but got 'fast'"), use_implementation('fast'):
         pass
+
+
+@pytest.mark.parametrize('implementation', IMPLEMENTATIONS)
+def test_second_derivatives_are_refused_and_not_taken_for_zero(implementation):
+    levels, thresholds = make_function('pm4')
+    x = torch.linspace(-1, 1, 7, requires_grad=True)
+    alpha = torch.tensor(0.5, requires_grad=True)
+    with use_implementation(implementation):
+        y = soft_quantize(x, levels, thresholds, alpha, 1.0, 5.0)
+    (slope,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match='once'):
+        slope.sum().backward()

@@ -23,9 +23,9 @@ MMQ_INLINE vf all(float value) { return value - vf{}; }
 
 // beta * x - b, rounded once: the difference stays exact however large beta * x is.
 MMQ_INLINE vf difference(vf x, vf beta, vf b) {
-#if defined(__FMA__) && defined(__AVX512F__)
+#if MMQ_LANES == 16
   return (vf)_mm512_fmsub_ps((__m512)x, (__m512)beta, (__m512)b);
-#elif defined(__FMA__)
+#elif MMQ_LANES == 8
   return (vf)_mm256_fmsub_ps((__m256)x, (__m256)beta, (__m256)b);
 #else
   vf out;
@@ -35,9 +35,9 @@ MMQ_INLINE vf difference(vf x, vf beta, vf b) {
 }
 
 MMQ_INLINE vf gather(const float* p, vi index) {
-#if defined(__AVX512F__)
+#if MMQ_LANES == 16
   return (vf)_mm512_i32gather_ps((__m512i)index, p, 4);
-#elif defined(__AVX2__)
+#elif MMQ_LANES == 8
   return (vf)_mm256_i32gather_ps(p, (__m256i)index, 4);
 #else
   vf out;
@@ -52,25 +52,47 @@ MMQ_INLINE vi gather(const int32_t* p, vi index) {
 
 MMQ_INLINE vi truncate(vf v) { return __builtin_convertvector(v, vi); }
 
-// exp(-u) for |u| <= 80, about 1 ulp; NaN stays NaN.
+// exp(-u) for |u| <= 80, within 2e-7 of its value; NaN stays NaN.
 MMQ_INLINE vf exp_negative(vf u) {
   const vf shifted = u * -1.44269504088896341f + 12582912.0f;  // 1.5 * 2^23: the integer ends in the low bits
   const vf k = shifted - 12582912.0f;
   vf r = -u - k * 0.693359375f;
   r = r - k * -2.12194440e-4f;
-  vf p = r * 1.9875691500e-4f + 1.3981999507e-3f;
-  p = p * r + 8.3334519073e-3f;
-  p = p * r + 4.1665795894e-2f;
-  p = p * r + 1.6666665459e-1f;
-  p = p * r + 5.0000001201e-1f;
-  p = p * (r * r) + (r + 1.0f);
+  // Of the least relative error on |r| <= ln(2) / 2, 9e-8.
+  vf p = r * 8.2903061503e-3f + 4.1897975375e-2f;
+  p = p * r + 1.6667636582e-1f;
+  p = p * r + 4.9999149193e-1f;
+  p = p * r + 9.9999970701e-1f;
+  p = p * r + 1.0f;
+#if MMQ_LANES == 16
+  return (vf)_mm512_scalef_ps((__m512)p, (__m512)k);
+#else
   const vi power = ((vi)shifted << 23) + 0x3f800000;
   return p * (vf)power;
+#endif
 }
 
+// 1 / v for v >= 1.
+MMQ_INLINE vf reciprocal(vf v) {
+#if MMQ_LANES == 16
+  // A division takes ten cycles; this estimate has 14 bits and a step of Newton's method doubles them.
+  const vf estimate = (vf)_mm512_rcp14_ps((__m512)v);
+  return estimate + estimate * (1.0f - v * estimate);
+#else
+  return 1.0f / v;
+#endif
+}
+
+// The second operand of a minimum is the result where one is NaN.
 MMQ_INLINE vf clamp_exponent(vf u) {
+#if MMQ_LANES == 16
+  return (vf)_mm512_max_ps((__m512)all(-80.0f), _mm512_min_ps((__m512)all(80.0f), (__m512)u));
+#elif MMQ_LANES == 8
+  return (vf)_mm256_max_ps((__m256)all(-80.0f), _mm256_min_ps((__m256)all(80.0f), (__m256)u));
+#else
   u = u > 80.0f ? all(80.0f) : u;
   return u < -80.0f ? all(-80.0f) : u;
+#endif
 }
 
 // What is left at the clamp of the exponent becomes 0: it must stay so when x is huge, and arithmetic with numbers
@@ -90,7 +112,7 @@ struct Soft {
 
 MMQ_INLINE void add_sigmoid(vf u, vf gap, Soft& sum) {
   const vf e = exp_negative(clamp_exponent(u));
-  const vf g = 1.0f / (1.0f + e);
+  const vf g = reciprocal(1.0f + e);
   const vf weighted = gap * g;
   sum.value += weighted;
   sum.slope += weighted * (e * g);
@@ -151,6 +173,47 @@ MMQ_INLINE Soft soft_unit(const SoftPlan& plan, vf x, vf beta) {
   return sum;
 }
 
+// The first six numbers of a row of eight for each lane: whole rows are loaded and transposed, since a gather takes as
+// long as all of it.
+#if MMQ_LANES >= 8
+MMQ_INLINE void load_eight_rows(const float* table, const int32_t* row, __m256* columns) {
+  __m256 left[4], right[4];
+  for (int j = 0; j < 4; ++j) {
+    const float *low = table + 8 * static_cast<int64_t>(row[j]), *high = table + 8 * static_cast<int64_t>(row[j + 4]);
+    left[j] = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(low)), _mm_loadu_ps(high), 1);
+    right[j] = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(low + 4)), _mm_loadu_ps(high + 4), 1);
+  }
+  const __m256 a = _mm256_unpacklo_ps(left[0], left[1]), b = _mm256_unpacklo_ps(left[2], left[3]);
+  const __m256 c = _mm256_unpackhi_ps(left[0], left[1]), d = _mm256_unpackhi_ps(left[2], left[3]);
+  const __m256 e = _mm256_unpacklo_ps(right[0], right[1]), f = _mm256_unpacklo_ps(right[2], right[3]);
+  columns[0] = _mm256_shuffle_ps(a, b, 0x44);
+  columns[1] = _mm256_shuffle_ps(a, b, 0xee);
+  columns[2] = _mm256_shuffle_ps(c, d, 0x44);
+  columns[3] = _mm256_shuffle_ps(c, d, 0xee);
+  columns[4] = _mm256_shuffle_ps(e, f, 0x44);
+  columns[5] = _mm256_shuffle_ps(e, f, 0xee);
+}
+#endif
+
+MMQ_INLINE void load_rows(const float* table, vi row, vf* columns) {
+#if MMQ_LANES >= 8
+  int32_t rows[kLanes];
+  __builtin_memcpy(rows, &row, sizeof(rows));
+  __m256 parts[kLanes / 8][6];
+  for (int part = 0; part < kLanes / 8; ++part) load_eight_rows(table, rows + 8 * part, parts[part]);
+  for (int k = 0; k < 6; ++k) {
+#if MMQ_LANES == 16
+    columns[k] = (vf)_mm512_castpd_ps(_mm512_insertf64x4(
+        _mm512_castps_pd(_mm512_castps256_ps512(parts[0][k])), _mm256_castps_pd(parts[1][k]), 1));
+#else
+    columns[k] = (vf)parts[0][k];
+#endif
+  }
+#else
+  for (int k = 0; k < 6; ++k) columns[k] = gather(table + k, row * 8);
+#endif
+}
+
 MMQ_INLINE Soft soft_table(const SoftPlan& plan, vf x, vf beta) {
   const float h = plan.cell_width, per_unit = 1.0f / h;
   const vi cell = find_cell(x * beta, plan.first_centre - 0.5f * h, per_unit, plan.last_cell);
@@ -158,15 +221,13 @@ MMQ_INLINE Soft soft_table(const SoftPlan& plan, vf x, vf beta) {
   vf z = difference(x, beta, centre) * per_unit;
   z = z > 1.0f ? all(1.0f) : z;
   z = z < -1.0f ? all(-1.0f) : z;
-  const float* table = plan.table.data();
-  const vi at = cell * 8;
-  const vf d0 = gather(table + 1, at), d1 = gather(table + 2, at), d2 = gather(table + 3, at);
-  const vf d3 = gather(table + 4, at), d4 = gather(table + 5, at);
+  vf row[6];  // f, D0, ..., D4
+  load_rows(plan.table.data(), cell, row);
   Soft sum;
-  sum.slope = (((d4 * z + d3) * z + d2) * z + d1) * z + d0;
-  vf integral = (d4 * 0.2f * z + d3 * 0.25f) * z + d2 * (1.0f / 3);
-  integral = ((integral * z + d1 * 0.5f) * z + d0) * z;
-  sum.value = integral * (plan.temperature * h) + gather(table, at);
+  sum.slope = (((row[5] * z + row[4]) * z + row[3]) * z + row[2]) * z + row[1];
+  vf integral = (row[5] * 0.2f * z + row[4] * 0.25f) * z + row[3] * (1.0f / 3);
+  integral = ((integral * z + row[2] * 0.5f) * z + row[1]) * z;
+  sum.value = integral * (plan.temperature * h) + row[0];
   return sum;
 }
 
@@ -205,54 +266,60 @@ MMQ_INLINE void forward_loop(const SoftPlan& plan, const float* x, float* y, int
   });
 }
 
-// Sums of products in double, lane by lane and in a fixed order.
+// Sums of products in double, lane by lane and in a fixed order. No member is initialised here: an implicit constructor
+// would not be compiled for the instruction set.
 struct Sum {
-  static constexpr int kParts = 2;
-#if defined(__AVX512F__)
-  __m512d low = _mm512_setzero_pd(), high = _mm512_setzero_pd();
-  MMQ_INLINE void add(Sum& s, vf v) {
-    s.low = _mm512_add_pd(s.low, _mm512_cvtps_pd(_mm512_castps512_ps256((__m512)v)));
-    s.high = _mm512_add_pd(
-        s.high, _mm512_cvtps_pd(_mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd((__m512)v), 1))));
-  }
-#elif defined(__AVX2__)
-  __m256d low = _mm256_setzero_pd(), high = _mm256_setzero_pd();
-  MMQ_INLINE void add(Sum& s, vf v) {
-    s.low = _mm256_add_pd(s.low, _mm256_cvtps_pd(_mm256_castps256_ps128((__m256)v)));
-    s.high = _mm256_add_pd(s.high, _mm256_cvtps_pd(_mm256_extractf128_ps((__m256)v, 1)));
-  }
+#if MMQ_LANES == 16
+  __m512d low, high;
+#elif MMQ_LANES == 8
+  __m256d low, high;
 #else
-  double low[kLanes] = {}, high[1] = {};
-  MMQ_INLINE void add(Sum& s, vf v) {
-    for (int j = 0; j < kLanes; ++j) s.low[j] += v[j];
-  }
+  double low[kLanes];
 #endif
-  double total() const {
-    double parts[kLanes] = {};
-    __builtin_memcpy(parts, &low, sizeof(low));
-    if (sizeof(low) < sizeof(parts)) __builtin_memcpy(parts + kLanes / 2, &high, sizeof(high));
-    double sum = 0;
-    for (double part : parts) sum += part;
-    return sum;
-  }
 };
+
+MMQ_INLINE Sum no_sum() {
+  Sum sum;
+  __builtin_memset(&sum, 0, sizeof(sum));
+  return sum;
+}
+
+MMQ_INLINE void add_lanes(Sum& sum, vf v) {
+#if MMQ_LANES == 16
+  const __m512d parts = _mm512_castps_pd((__m512)v);
+  sum.low += _mm512_cvtps_pd(_mm512_castps512_ps256((__m512)v));
+  sum.high += _mm512_cvtps_pd(_mm256_castpd_ps(_mm512_extractf64x4_pd(parts, 1)));
+#elif MMQ_LANES == 8
+  sum.low += _mm256_cvtps_pd(_mm256_castps256_ps128((__m256)v));
+  sum.high += _mm256_cvtps_pd(_mm256_extractf128_ps((__m256)v, 1));
+#else
+  for (int j = 0; j < kLanes; ++j) sum.low[j] += v[j];
+#endif
+}
+
+MMQ_INLINE double total(const Sum& sum) {
+  double lanes[kLanes], all = 0;
+  __builtin_memcpy(lanes, &sum, sizeof(lanes));
+  for (double lane : lanes) all += lane;
+  return all;
+}
 
 template <Strategy strategy, bool need_value, bool need_slope>
 MMQ_INLINE void backward_loop(const SoftPlan& plan, const float* grad, const float* x, float* grad_x, int64_t size,
                               float scale, float beta, double* by_value, double* by_slope) {
-  Sum value_sum, slope_sum;
+  Sum value_sum = no_sum(), slope_sum = no_sum();
   for_each_vector(size, [&](int64_t i, int lanes) __attribute__((always_inline)) {
     const vf x_ = load_some(x + i, lanes), grad_ = load_some(grad + i, lanes);
     const Soft sum = soft<strategy>(plan, x_, all(beta));
-    if (need_value) Sum::add(value_sum, grad_ * without_tiny(sum.value));
+    if (need_value) add_lanes(value_sum, grad_ * without_tiny(sum.value));
     if (need_slope) {
       const vf product = grad_ * without_tiny(sum.slope);
       store_some(grad_x + i, product * scale, lanes);
-      Sum::add(slope_sum, product * x_);
+      add_lanes(slope_sum, product * x_);
     }
   });
-  if (need_value) *by_value = value_sum.total();
-  if (need_slope) *by_slope = slope_sum.total();
+  if (need_value) *by_value = total(value_sum);
+  if (need_slope) *by_slope = total(slope_sum);
 }
 
 void soft_forward(const SoftPlan& plan, const float* x, float* y, int64_t size, float alpha, float beta) {

@@ -12,6 +12,7 @@
 #include <list>
 #include <memory>
 #include <mutex>
+#include <numeric>
 
 #if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__)
 #define MMQ_DISPATCH 1
@@ -19,6 +20,7 @@
 #endif
 
 #include "plan.h"
+#include "quantize.h"
 
 #define MMQ_NAMESPACE baseline
 #define MMQ_LANES 4
@@ -105,10 +107,11 @@ struct Layout {
   }
 };
 
-// Nanoseconds an element (or a node and threshold of a table), measured on AVX2; only their proportions matter.
-constexpr double kDenseCost = 2.0, kDenseThreshold = 1.0, kWindowCost = 4.0, kWindowThreshold = 1.4;
-constexpr double kUnitCost = 2.0, kUnitThreshold = 1.1;
-constexpr double kTableCost = 4.0, kTableCell = 1.0 / 12000, kNodeCost = 1.2;
+// Nanoseconds an element, forward and backward, measured on AVX-512 (and for a table those of a cell and of a node and
+// threshold); only their proportions matter, which are about those of AVX2.
+constexpr double kDenseCost = 0.9, kDenseThreshold = 0.6, kWindowCost = 1.4, kWindowThreshold = 2.4;
+constexpr double kUnitCost = 1.3, kUnitThreshold = 0.72;
+constexpr double kTableCost = 2.9, kTableCell = 1.0 / 15000, kNodeCost = 0.7;
 // Tensors this small (elements times thresholds) are summed in double: with few terms, rounding shows in the sums.
 constexpr int64_t kExactTerms = 8192;
 // As many as a large model has quantizers; a table is 2 MiB or less.
@@ -162,10 +165,11 @@ SoftPlan make_soft_plan(const float* y, const float* b, int64_t n, float tempera
 }
 
 // The plan of these arguments, kept for the backward pass and for the next steps: thresholds hardly ever change.
-std::shared_ptr<const SoftPlan> soft_plan(const at::Tensor& levels, const at::Tensor& thresholds, double temperature_,
-                                          int64_t numel, Strategy wish) {
+std::shared_ptr<const SoftPlan> soft_plan(const at::Tensor& levels_, const at::Tensor& thresholds_,
+                                          double temperature_, int64_t numel, Strategy wish) {
   static std::mutex mutex;
   static std::list<std::shared_ptr<const SoftPlan>> plans;  // the latest first
+  const at::Tensor levels = levels_.contiguous(), thresholds = thresholds_.contiguous();
   const float *y = levels.const_data_ptr<float>(), *b = thresholds.const_data_ptr<float>();
   const float temperature = static_cast<float>(temperature_);
   const int64_t n = thresholds.numel();
@@ -184,18 +188,32 @@ std::shared_ptr<const SoftPlan> soft_plan(const at::Tensor& levels, const at::Te
   return plan;
 }
 
+// (channels,): a scale as one number for each channel.
+at::Tensor by_channel(const at::Tensor& scale, int64_t channels) {
+  if (channels == 1) return scale;
+  return scale.numel() == channels ? scale.contiguous() : scale.reshape(-1).expand(channels).contiguous();
+}
+
+int64_t count_channels(const at::Tensor& alpha, const at::Tensor& beta) {
+  return std::max(alpha.numel(), beta.numel());
+}
+
 at::Tensor same_layout(const at::Tensor& tensor, const at::Tensor& like) {
   if (tensor.strides() == like.strides()) return tensor;
   return at::empty_like(like).copy_(tensor);
 }
 
+}  // namespace
+
 at::Tensor soft_forward(const at::Tensor& x, const at::Tensor& levels, const at::Tensor& thresholds,
-                        const at::Tensor& alpha, const at::Tensor& beta, int64_t inner, double temperature,
+                        const at::Tensor& alpha_, const at::Tensor& beta_, int64_t inner, double temperature,
                         int64_t strategy) {
   const at::Tensor dense = x.is_non_overlapping_and_dense() ? x : x.contiguous();
   at::Tensor y = at::empty_like(dense);
   if (!x.numel()) return y;
-  const Layout layout(x.numel(), alpha.numel(), inner);
+  const int64_t channels = count_channels(alpha_, beta_);
+  const at::Tensor alpha = by_channel(alpha_, channels), beta = by_channel(beta_, channels);
+  const Layout layout(x.numel(), channels, inner);
   if (x.scalar_type() == at::kDouble) {
     const ExactPlan plan(levels, thresholds, temperature);
     const double *in = dense.const_data_ptr<double>(), *a = alpha.const_data_ptr<double>(),
@@ -215,6 +233,8 @@ at::Tensor soft_forward(const at::Tensor& x, const at::Tensor& levels, const at:
   });
   return y;
 }
+
+namespace {
 
 template <typename scalar_t>
 void exact_backward(const Layout& layout, const at::Tensor& grad, const at::Tensor& x, at::Tensor& grad_x,
@@ -247,7 +267,7 @@ void exact_backward(const Layout& layout, const at::Tensor& grad, const at::Tens
 }
 
 at::Tensor as_tensor(const std::vector<double>& values, const at::Tensor& like) {
-  at::Tensor out = at::empty({static_cast<int64_t>(values.size())}, like.options());
+  at::Tensor out = at::empty(like.sizes(), like.options());
   if (like.scalar_type() == at::kDouble) {
     std::copy(values.begin(), values.end(), out.mutable_data_ptr<double>());
   } else {
@@ -256,64 +276,78 @@ at::Tensor as_tensor(const std::vector<double>& values, const at::Tensor& like) 
   return out;
 }
 
+// Gradients by channel as those of the scale, which may serve all channels.
+at::Tensor as_scale(const std::vector<double>& by_channel, const at::Tensor& scale) {
+  if (scale.numel() == static_cast<int64_t>(by_channel.size())) return as_tensor(by_channel, scale);
+  return as_tensor({std::accumulate(by_channel.begin(), by_channel.end(), 0.0)}, scale);
+}
+
 double number_at(const at::Tensor& tensor, int64_t i) {
   return tensor.scalar_type() == at::kDouble ? tensor.const_data_ptr<double>()[i] : tensor.const_data_ptr<float>()[i];
 }
 
-std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> soft_backward(
-    const at::Tensor& grad_, const at::Tensor& x_, const at::Tensor& levels, const at::Tensor& thresholds,
-    const at::Tensor& alpha, const at::Tensor& beta, int64_t inner, double temperature, double backward_temperature,
-    bool need_thresholds, int64_t strategy) {
+}  // namespace
+
+Gradients soft_backward(const at::Tensor& grad_, const at::Tensor& x_, const at::Tensor& levels,
+                        const at::Tensor& thresholds, const at::Tensor& alpha_, const at::Tensor& beta_, int64_t inner,
+                        double value_at, double slope_at, bool need_thresholds, int64_t strategy) {
   const at::Tensor x = x_.is_non_overlapping_and_dense() ? x_ : x_.contiguous();
   const at::Tensor grad = same_layout(grad_, x);
   at::Tensor grad_x = at::empty_like(x);
-  const Layout layout(x.numel(), alpha.numel(), inner);
+  const int64_t channels = count_channels(alpha_, beta_);
+  const at::Tensor alpha = by_channel(alpha_, channels), beta = by_channel(beta_, channels);
+  const Layout layout(x.numel(), channels, inner);
   std::vector<double> by_value(layout.chunks()), by_slope(layout.chunks());
   std::vector<double> by_threshold(need_thresholds ? thresholds.numel() : 0, 0.0);
   if (!x.numel()) {
   } else if (x.scalar_type() == at::kDouble) {
-    exact_backward<double>(layout, grad, x, grad_x, levels, thresholds, alpha, beta, temperature,
-                           backward_temperature, by_value, by_slope, by_threshold);
+    exact_backward<double>(layout, grad, x, grad_x, levels, thresholds, alpha, beta, value_at,
+                           slope_at, by_value, by_slope, by_threshold);
   } else if (need_thresholds || (strategy < 0 && x.numel() * thresholds.numel() <= kExactTerms)) {
-    exact_backward<float>(layout, grad, x, grad_x, levels, thresholds, alpha, beta, temperature,
-                          backward_temperature, by_value, by_slope, by_threshold);
+    exact_backward<float>(layout, grad, x, grad_x, levels, thresholds, alpha, beta, value_at,
+                          slope_at, by_value, by_slope, by_threshold);
   } else {
     const float *g = grad.const_data_ptr<float>(), *in = x.const_data_ptr<float>(),
                 *a = alpha.const_data_ptr<float>(), *b = beta.const_data_ptr<float>();
     float* out = grad_x.mutable_data_ptr<float>();
-    const bool same = temperature == backward_temperature;
+    const bool same = value_at == slope_at;
     const auto wish = static_cast<Strategy>(strategy);
-    const auto slopes = soft_plan(levels, thresholds, backward_temperature, x.numel(), wish);
+    const auto slopes = soft_plan(levels, thresholds, slope_at, x.numel(), wish);
     layout.parallel([&](int64_t chunk, int64_t c, int64_t offset, int64_t size) {
-      const float scale = static_cast<float>(static_cast<double>(a[c]) * b[c] * temperature);
+      const float scale = static_cast<float>(static_cast<double>(a[c]) * b[c] * value_at);
       kernels().soft_backward(*slopes, g + offset, in + offset, out + offset, size, scale, b[c],
                               same ? &by_value[chunk] : nullptr, &by_slope[chunk]);
     });
     if (!same) {
-      const auto values = soft_plan(levels, thresholds, temperature, x.numel(), wish);
+      const auto values = soft_plan(levels, thresholds, value_at, x.numel(), wish);
       layout.parallel([&](int64_t chunk, int64_t c, int64_t offset, int64_t size) {
         kernels().soft_backward(*values, g + offset, in + offset, nullptr, size, 0, b[c], &by_value[chunk], nullptr);
       });
     }
   }
   std::vector<double> slope_sums = layout.by_channel(by_slope);
-  for (int64_t c = 0; c < layout.channels; ++c) slope_sums[c] *= temperature * number_at(alpha, c);
-  return {grad_x, as_tensor(layout.by_channel(by_value), alpha), as_tensor(slope_sums, beta),
-          as_tensor(by_threshold, thresholds)};
+  for (int64_t c = 0; c < layout.channels; ++c) slope_sums[c] *= value_at * number_at(alpha, c);
+  return {grad_x, need_thresholds ? as_tensor(by_threshold, thresholds) : at::Tensor(),
+          as_scale(layout.by_channel(by_value), alpha_), as_scale(slope_sums, beta_)};
 }
 
-at::Tensor hard_forward(const at::Tensor& x, const at::Tensor& levels, const at::Tensor& thresholds,
-                        const at::Tensor& alpha, const at::Tensor& beta, int64_t inner) {
+namespace {
+
+at::Tensor hard_quantize(const at::Tensor& x, const at::Tensor& levels_, const at::Tensor& thresholds_,
+                         const at::Tensor& alpha_, const at::Tensor& beta_, int64_t inner) {
   const at::Tensor dense = x.is_non_overlapping_and_dense() ? x : x.contiguous();
   at::Tensor y = at::empty_like(dense);
   if (!x.numel()) return y;
-  const Layout layout(x.numel(), alpha.numel(), inner);
+  const int64_t channels = count_channels(alpha_, beta_);
+  const at::Tensor alpha = by_channel(alpha_, channels), beta = by_channel(beta_, channels);
+  const Layout layout(x.numel(), channels, inner);
+  const at::Tensor levels = levels_.contiguous(), thresholds = thresholds_.contiguous();
   const int64_t count = levels.numel();
-  const float* levels_ = levels.const_data_ptr<float>();
+  const float* y_ = levels.const_data_ptr<float>();
   const float *a = alpha.const_data_ptr<float>(), *b = beta.const_data_ptr<float>();
   std::vector<float> outputs(layout.channels * count);
   for (int64_t c = 0; c < layout.channels; ++c) {
-    for (int64_t i = 0; i < count; ++i) outputs[c * count + i] = a[c] * levels_[i];
+    for (int64_t i = 0; i < count; ++i) outputs[c * count + i] = a[c] * y_[i];
   }
   const HardPlan plan = make_hard_plan(thresholds.const_data_ptr<float>(), thresholds.numel());
   const float* in = dense.const_data_ptr<float>();
@@ -324,6 +358,12 @@ at::Tensor hard_forward(const at::Tensor& x, const at::Tensor& levels, const at:
   return y;
 }
 
+at::Tensor soft_quantize(const at::Tensor& x, const at::Tensor& levels, const at::Tensor& thresholds,
+                         const at::Tensor& alpha, const at::Tensor& beta, int64_t inner, double temperature, double,
+                         double, int64_t strategy) {
+  return soft_forward(x, levels, thresholds, alpha, beta, inner, temperature, strategy);
+}
+
 std::string instruction_set() { return kernels().name; }
 
 }  // namespace
@@ -331,22 +371,17 @@ std::string instruction_set() { return kernels().name; }
 
 TORCH_LIBRARY(mmqnet, m) {
   m.def(
-      "soft_forward(Tensor x, Tensor levels, Tensor thresholds, Tensor alpha, Tensor beta, int inner, "
-      "float temperature, int strategy=-1) -> Tensor");
+      "soft_quantize(Tensor x, Tensor levels, Tensor thresholds, Tensor alpha, Tensor beta, int inner, "
+      "float temperature, float value_at, float slope_at, int strategy=-1) -> Tensor");
   m.def(
-      "soft_backward(Tensor grad, Tensor x, Tensor levels, Tensor thresholds, Tensor alpha, Tensor beta, int inner, "
-      "float temperature, float backward_temperature, bool need_thresholds, int strategy=-1) "
-      "-> (Tensor, Tensor, Tensor, Tensor)");
-  m.def(
-      "hard_forward(Tensor x, Tensor levels, Tensor thresholds, Tensor alpha, Tensor beta, int inner) -> Tensor");
+      "hard_quantize(Tensor x, Tensor levels, Tensor thresholds, Tensor alpha, Tensor beta, int inner) -> Tensor");
   m.def("fingerprint(Tensor[] tensors) -> Tensor");
   m.def("instruction_set() -> str", &mmqnet::instruction_set);
 }
 
 TORCH_LIBRARY_IMPL(mmqnet, CPU, m) {
-  m.impl("soft_forward", &mmqnet::soft_forward);
-  m.impl("soft_backward", &mmqnet::soft_backward);
-  m.impl("hard_forward", &mmqnet::hard_forward);
+  m.impl("soft_quantize", &mmqnet::soft_quantize);
+  m.impl("hard_quantize", &mmqnet::hard_quantize);
   m.impl("fingerprint", &mmqnet::fingerprint);
 }
 
