@@ -1,10 +1,13 @@
 """A picture of all rows: times of the operator over n, and the other ratios as bars."""
 
+import functools
 import io
 import statistics
 from typing import Any
 
 from measuring import Row
+
+COLUMNS = 3
 
 
 def draw(parts: dict[str, dict[str, Row]]) -> bytes | None:
@@ -22,13 +25,19 @@ def draw(parts: dict[str, dict[str, Row]]) -> bytes | None:
 
     sizes = group_by_size(parts.get('operator', {}))
     others = {part: rows for part, rows in parts.items() if part != 'operator'}
+    panels = [functools.partial(draw_times, size=size, rows=rows) for size, rows in sizes.items()]
+    panels += [
+        functools.partial(draw_ratios, part=part, rows=rows) for part, rows in others.items()
+    ]
+    columns = min(len(panels), COLUMNS)
+    lines = -(-len(panels) // columns)
     figure, axes = pyplot.subplots(
-        1, len(sizes) + len(others), figsize=(5 * (len(sizes) + len(others)), 4.5), squeeze=False
+        lines, columns, figsize=(5 * columns, 4.5 * lines), squeeze=False
     )
-    for axis, (size, rows) in zip(axes[0], sizes.items(), strict=False):
-        draw_times(axis, size, rows)
-    for axis, (part, rows) in zip(axes[0][len(sizes) :], others.items(), strict=True):
-        draw_ratios(axis, part, rows)
+    for axis in axes.flat[len(panels) :]:
+        axis.set_axis_off()
+    for axis, panel in zip(axes.flat, panels, strict=False):
+        panel(axis)
     figure.tight_layout()
     file = io.BytesIO()
     figure.savefig(file, format='png', dpi=110)
