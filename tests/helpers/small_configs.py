@@ -29,7 +29,11 @@ def write_all_data(root: Path) -> None:
             for split, count in (('train', ITERATIONS), ('val', 1))
         }
         write_coco(root / 'data' / name, splits, classes)
-    write_voc(root / 'data' / 'VOCdevkit', ITERATIONS, 1)
+    trainval, test = ('VOC2007', 'trainval'), ('VOC2007', 'test')
+    more = ITERATIONS // 2
+    voc0712 = {trainval: ITERATIONS - more, ('VOC2012', 'trainval'): more, test: 1}
+    write_voc(root / 'data' / 'VOCdevkit', voc0712)
+    write_voc(root / 'data' / 'BCCD', {trainval: ITERATIONS, test: 1}, ('RBC', 'WBC', 'Platelets'))
     write_imagenet(root / 'data' / 'imagenet', 2 * ITERATIONS, 2)
 
 

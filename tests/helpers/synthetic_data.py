@@ -8,7 +8,6 @@ import cv2
 import numpy as np
 
 SIZE = 96
-VOC_CLASSES = ('aeroplane', 'bicycle', 'bird')
 _ANNOTATION = """<annotation><filename>{name}.jpg</filename>
 <size><width>{size}</width><height>{size}</height><depth>3</depth></size>
 {objects}</annotation>"""
@@ -51,20 +50,25 @@ def write_coco(
         _write(root / ann_file, json.dumps(content))
 
 
-def write_voc(root: Path, train: int, val: int) -> None:
-    """Writes VOC2007 and VOC2012 trainval, half of ``train`` images each, and VOC2007 test."""
-    parts = [
-        ('VOC2007', 'trainval', train - train // 2),
-        ('VOC2012', 'trainval', train // 2),
-        ('VOC2007', 'test', val),
-    ]
-    for seed, (year, split, count) in enumerate(parts):
+def write_voc(
+    root: Path,
+    splits: dict[tuple[str, str], int],
+    classes: Sequence[str] = ('aeroplane', 'bicycle', 'bird'),
+) -> None:
+    """Writes data sets in VOC's layout.
+
+    Args:
+        root: Folder to make.
+        splits: From the names of a set and of a split to the number of images.
+        classes: Names of the categories.
+    """
+    for seed, ((year, split), count) in enumerate(splits.items()):
         names = [f'{split}_{i:04}' for i in range(count)]
         _write(root / year / 'ImageSets' / 'Main' / f'{split}.txt', '\n'.join(names))
         for i, name in enumerate(names):
             boxes = _write_image(root / year / 'JPEGImages' / f'{name}.jpg', seed=1000 * seed + i)
             objects = ''.join(
-                _OBJECT.format(x, y, x + w, y + h, label=VOC_CLASSES[j % len(VOC_CLASSES)])
+                _OBJECT.format(x, y, x + w, y + h, label=classes[j % len(classes)])
                 for j, (x, y, w, h) in enumerate(boxes)
             )
             text = _ANNOTATION.format(name=name, size=SIZE, objects=objects)
