@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import wandb
 from mmcv.cnn import ConvModule
 from mmengine.config import Config
 from mmengine.hooks import Hook
@@ -16,6 +17,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import nn
 from toy_data import make_runner
 from toy_models import build, quantized
+from wandb.proto.wandb_internal_pb2 import Record
+from wandb.sdk.internal.datastore import DataStore
 
 from mmqnet.engine.hooks import ScaleLogHook
 from mmqnet.engine.launch import use_mixed_precision
@@ -209,33 +212,70 @@ class TestEfficientConvBnEval:
             train(efficient_conv_bn_eval=['neck', 'backbone'])
 
 
+def tensorboard_scalars(folder):
+    """From the name of a scalar to its values, in their order."""
+    (path,) = folder.glob('**/*tfevents*')
+    events = EventAccumulator(str(path)).Reload()
+    tags = events.Tags()['scalars']
+    return {tag: [event.value for event in events.Scalars(tag)] for tag in tags}
+
+
+def wandb_scalars(folder):
+    """The same, from the file in which a run without a network keeps what it would upload."""
+    (path,) = folder.glob('**/*.wandb')
+    store = DataStore()
+    store.open_for_scan(str(path))
+    values = {}
+    while (data := store.scan_data()) is not None:
+        for item in Record.FromString(data).history.item:
+            name = '.'.join(item.nested_key) or item.key
+            values.setdefault(name, []).append(json.loads(item.value_json))
+    store.close()
+    return values
+
+
 class TestVisualizationBackends:
-    """Everything goes through the visualizer, so one backend stands for all."""
+    """Everything goes through the visualizer, so these stand for all."""
 
     @pytest.fixture(scope='class')
-    def run(self, train):
-        backends = [dict(type='LocalVisBackend'), dict(type='TensorboardVisBackend')]
-        return train(
-            visualizer__vis_backends=backends,
-            default_hooks__scales=dict(type='mmqnet.ScaleLogHook', interval=3),
-            train_cfg__val_begin=1,
-        )
+    def run(self, train, tmp_path_factory):
+        offline = dict(mode='offline', settings=dict(silent=True))
+        backends = [
+            dict(type='LocalVisBackend'),
+            dict(type='TensorboardVisBackend'),
+            dict(type='WandbVisBackend', init_kwargs=offline),
+        ]
+        folder = tmp_path_factory.mktemp('wandb')
+        with pytest.MonkeyPatch.context() as patch:
+            for place in ('CACHE', 'CONFIG', 'DATA'):
+                patch.setenv(f'WANDB_{place}_DIR', str(folder / place.lower()))
+            patch.setenv('WANDB_ERROR_REPORTING', 'false')
+            patch.chdir(folder)  # it keeps a copy of the Python files of the current folder
+            yield train(
+                visualizer__vis_backends=backends,
+                default_hooks__scales=dict(type='mmqnet.ScaleLogHook', interval=3),
+                train_cfg__val_begin=1,
+            )
+            wandb.teardown()  # its service
 
-    def test_tensorboard_receives_scales_temperatures_and_gap(self, run):
-        (path,) = Path(run.log_dir).glob('**/*tfevents*')
-        events = EventAccumulator(str(path)).Reload()
-        tags = set(events.Tags()['scalars'])
+    @pytest.mark.parametrize('scalars_of', [tensorboard_scalars, wandb_scalars])
+    def test_scales_temperatures_and_gap_arrive(self, run, scalars_of):
+        scalars = scalars_of(Path(run.log_dir))
         quantizers = quantizers_of(run.model)
         for name, quantizer in quantizers.items():
             for scale in ('alpha', 'beta'):
-                first, last = events.Scalars(f'{scale}/{name}')
-                assert (first.step, last.step) == (3, 6)
-                assert last.value == pytest.approx(float(getattr(quantizer, scale)), rel=1e-6)
+                _, last = scalars[f'{scale}/{name}']
+                assert last == pytest.approx(float(getattr(quantizer, scale)), rel=1e-6)
         assert len(quantizers) == 35
-        assert {'temperature_weight', 'temperature_activation'} <= tags
-        assert {f'gap/{kind}coco/bbox_mAP' for kind in ('soft/', 'hard/', '')} <= tags
+        # the data set is repeated twice: two passes of three iterations
+        assert scalars['temperature_weight'] == [10] * 3 + [20] * 3
+        assert scalars['temperature_activation'] == [2] * 3 + [4] * 3
+        (gap,), (soft,), (hard,) = (
+            scalars[f'gap/{kind}coco/bbox_mAP'] for kind in ('', 'soft/', 'hard/')
+        )
+        assert gap == pytest.approx(soft - hard)
 
-    def test_local_files_hold_the_same(self, run):
+    def test_local_files_hold_the_iterations(self, run):
         lines = (Path(run.log_dir) / 'vis_data/scalars.json').read_text()
         scales = [line for line in map(json.loads, lines.splitlines()) if any(
             key.startswith('alpha/') for key in line)]  # fmt: skip

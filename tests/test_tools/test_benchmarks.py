@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 TOOLS = Path(__file__).parents[2] / 'tools' / 'benchmarks'
-PARTS = ('operator', 'evaluate', 'memory', 'kmeans')
+PARTS = ('operator', 'evaluate', 'memory', 'kmeans', 'calibrate')
 pytest.importorskip('sklearn')
 
 
@@ -68,7 +68,7 @@ def test_peers_that_are_not_installed_are_named(finished):
 def test_finished_rows_are_kept(finished):
     out_dir, _ = finished
     before = (out_dir / 'results.json').read_bytes()
-    output = run(out_dir, '--only', 'memory', 'kmeans')
+    output = run(out_dir, '--only', 'memory', 'kmeans', 'calibrate')
     assert output.count('kept') == 2
     assert (out_dir / 'results.json').read_bytes() == before
 

@@ -84,25 +84,33 @@ def run_network(model: nn.Module, batch: dict[str, Any]) -> None:
 
 
 def build_run(network: Network, recipe: str, what: str) -> Run:
-    """Builds a model with random weights of its initialisation.
+    """Builds a model and calibrates it on its batch.
 
     Args:
         network: Which model.
         recipe: Name of a recipe in ``configs/_base_/quantization``, or ``'float'``.
         what: ``'train'``, or ``'evaluate'`` for a batch of one image.
     """
-    MMLogger.get_instance('benchmarks', log_level='WARNING')  # no tables of layers on the screen
-    torch.manual_seed(0)
-    config = Config.fromfile(CONFIGS / network.config)
-    init_default_scope(config.default_scope)
     batch_size = network.batch_size if what == 'train' else 1
-    batch = make_batch(config, batch_size, network.image_size)
-    model = MODELS.build(model_config(config, recipe))
-    model.init_weights()
+    model, batch, config = build_model(network, recipe, batch_size)
     calibrate(model, [batch], lambda data: run_network(model, data))
     for quantizer in quantizers_of(model).values():
         quantizer.set_temperature(network.temperature)
     return Run(model, batch, build_optim_wrapper(model, config.optim_wrapper))
+
+
+def build_model(
+    network: Network, recipe: str, batch_size: int
+) -> tuple[nn.Module, dict[str, Any], Config]:
+    """A model with random weights of its initialisation, not calibrated, a batch and the config."""
+    MMLogger.get_instance('benchmarks', log_level='WARNING')  # no tables of layers on the screen
+    torch.manual_seed(0)
+    config = Config.fromfile(CONFIGS / network.config)
+    init_default_scope(config.default_scope)
+    batch = make_batch(config, batch_size, network.image_size)
+    model = MODELS.build(model_config(config, recipe))
+    model.init_weights()
+    return model, batch, config
 
 
 def model_config(config: Config, recipe: str) -> dict[str, Any]:

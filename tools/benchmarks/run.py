@@ -1,6 +1,6 @@
 """Measures mmqnet against float models and against its peers.
 
-    python tools/benchmarks/run.py [--only operator train evaluate memory kmeans]
+    python tools/benchmarks/run.py [--only operator train evaluate memory kmeans calibrate]
 
 prints a table of ratios for each part and writes all of it to ``work_dirs/benchmarks/results.json``
 and ``.png``. What was measured is kept: after an interruption the same command goes on.
@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import calibrating
 import clustering
 import memory
 import operators
@@ -33,6 +34,7 @@ PARTS: dict[str, Callable[[Settings], Cases]] = {
     'evaluate': functools.partial(training.cases, what='evaluate'),
     'memory': memory.cases,
     'kmeans': clustering.cases,
+    'calibrate': calibrating.cases,
 }
 
 
