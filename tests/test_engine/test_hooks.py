@@ -273,6 +273,21 @@ class TestGap:
             quantizer.evaluate_soft for quantizer in quantizers_of(runner.model).values()
         )
 
+    def test_a_resumed_run_measures_at_the_same_moments(self, configs, whole, tmp_path):
+        """At every second epoch: after the second, which is the first one of this run."""
+        run = train(
+            configs,
+            tmp_path / 'run',
+            load_from=str(whole.folder / 'epoch_1.pth'),
+            resume=True,
+            default_hooks__gap__interval=2,
+            train_cfg__val_interval=1,
+        )
+        lines = [line for line in scalars(run) if 'coco/bbox_mAP' in line]
+        assert [line['step'] for line in lines] == [2, 3]
+        gaps = [line for line in scalars(run) if 'gap/coco/bbox_mAP' in line]
+        assert [line['step'] for line in gaps] == [2]
+
     @pytest.mark.parametrize('argument', ['interval', 'num_samples'])
     def test_mistakes(self, argument):
         with pytest.raises(ValueError, match=rf'`SoftHardGapHook\.{argument}` .* but got 0'):

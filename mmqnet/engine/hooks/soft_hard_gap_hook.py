@@ -1,6 +1,7 @@
 """How much the hard functions lose against the soft ones (figure 4 of the paper)."""
 
 import copy
+import math
 from typing import Any
 
 import torch
@@ -23,7 +24,8 @@ class SoftHardGapHook(Hook):
     metrics of the validation, so that log files and visualization backends hold the curve.
 
     Args:
-        interval (int): Do it at every ``interval``-th validation. Default 1.
+        interval (int): Do it at every ``interval``-th validation, counted from the beginning of the
+            training, also by a resumed run; always where one only validates. Default 1.
         num_samples (int): How many images, the first of the validation set. Default 200.
 
     Raises:
@@ -37,13 +39,11 @@ class SoftHardGapHook(Hook):
         check_positive_integers('SoftHardGapHook', interval=interval, num_samples=num_samples)
         self._interval = interval
         self._num_samples = num_samples
-        self._validations = 0
         self._loader: DataLoader[Any] | None = None
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Evaluates both ways and logs the difference."""
-        self._validations += 1
-        if self._validations % self._interval:
+        if _validation(runner) % self._interval:
             return
         model = unwrap(runner.model)
         hard = self._evaluate(runner, model)
@@ -102,6 +102,12 @@ def _step(runner: Runner) -> int:
     if not isinstance(runner._train_loop, BaseLoop):
         return 0
     return runner.epoch if isinstance(runner._train_loop, EpochBasedTrainLoop) else runner.iter
+
+
+def _validation(runner: Runner) -> int:
+    """The number of this validation, from the progress alone; 0 where one only validates."""
+    step = _step(runner)
+    return math.ceil(step / runner.train_loop.val_interval) if step else 0
 
 
 def _as_list(config: Any) -> list[Any]:
