@@ -10,16 +10,21 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.dist import all_reduce_params
 from mmengine.runner import Runner
 from synthetic_data import write_coco, write_imagenet
-from toy_models import classifier, quantized
+from toy_models import classifier, quantized, ready, weight_config
+
+from mmqnet.quantizers import Quantizer
 
 # The demo as it is, with the CPU fragment, on a few pictures.
 DEMO = """
 _base_ = [{demo!r}, {cpu!r}]
 env_cfg = _base_.cpu_env_cfg
 custom_imports = dict(imports=['rank_states'])
-custom_hooks = [dict(type='RankStates'), dict(type='ThenTrain', configs={others!r})]
+custom_hooks = [
+    dict(type='RankStates'), dict(type='SyncBuffersHook'),
+    dict(type='ThenTrain', configs={others!r})]
 small = dict(num_workers=0, persistent_workers=False, dataset=dict(data_root={data!r}))
 train_dataloader = dict(batch_size=2, **small)
 val_dataloader = dict(batch_size=2, **small)
@@ -153,6 +158,47 @@ class TestDemo:
         assert moved(scales, 2, 3) == set(scales)
         assert moved(scales + weights, 3, 6) == {*scales, *weights}
         assert all(value.isfinite().all() for value in saved[-1].values())
+
+
+# of 0.9 a third of the triple is another number
+UNEVEN = (-0.9, -0.43, 0.0, 0.22, 0.86)
+
+
+def average_buffers(rank, folder):
+    """What SyncBuffersHook does at the end of an epoch, on one of three processes."""
+    store = f'file://{folder}/store'
+    torch.distributed.init_process_group('gloo', init_method=store, rank=rank, world_size=3)
+    quantizer = ready(Quantizer(weight_config(UNEVEN)))
+    all_reduce_params(quantizer.buffers(), op='mean')
+    torch.save(quantizer.state_dict(), folder / f'{rank}.pth')
+    torch.distributed.destroy_process_group()
+
+
+class TestSyncBuffersHook:
+    """It averages all buffers of a model over the processes, those of quantizers too."""
+
+    def test_two_processes_keep_every_bit(self, folder):
+        first, second = (of_rank[-1] for of_rank in states(folder, 'demo'))
+        saved = torch.load(folder / 'demo' / 'epoch_2.pth', weights_only=False)['state_dict']
+        buffers = [k for k in saved if k.endswith(('.levels', '.thresholds', '.temperature',
+                                                   '.mode', '.enabled', '.calibrated'))]  # fmt: skip
+        assert len(buffers) == 6 * 27
+        for key in buffers:
+            assert torch.equal(saved[key], first[key]), key
+        statistics = 'backbone.layer1.0.bn1.running_mean'
+        assert not torch.equal(first[statistics], second[statistics])
+        torch.testing.assert_close(saved[statistics], (first[statistics] + second[statistics]) / 2)
+
+    def test_more_processes_round_and_their_checkpoint_is_accepted(self, tmp_path):
+        torch.multiprocessing.start_processes(
+            average_buffers, (tmp_path,), nprocs=3, start_method='fork'
+        )
+        found, *others = (torch.load(tmp_path / f'{rank}.pth') for rank in range(3))
+        assert all(torch.equal(found[key], other[key]) for other in others for key in found)
+        assert not torch.equal(found['levels'], torch.tensor(UNEVEN))
+        Quantizer(weight_config(UNEVEN)).load_state_dict(found)
+        with pytest.raises(ValueError, match='levels'):
+            Quantizer(weight_config((*UNEVEN[:-1], 0.87))).load_state_dict(found)
 
 
 class TestOneStep:
