@@ -3,10 +3,7 @@ _base_ = ['./_base_/ssd_r18_digits_qat.py', '../_base_/quantization/w2-a2u.py']
 model = dict(quantization=_base_.quantization)
 default_hooks = dict(**_base_.quantization_hooks)
 default_hooks.update(_base_.digits_hooks)
-# what soft functions leave in the batch statistics is worth a point at 2 bits
-default_hooks.update(
-    batch_norm=dict(type='mmqnet.BatchNormReestimationHook', num_samples=1000),
-)
+default_hooks.update(_base_.batch_norm_hooks)
 max_epochs = 4
 train_cfg = dict(max_epochs=max_epochs, val_interval=max_epochs)
 param_scheduler = _base_.param_scheduler

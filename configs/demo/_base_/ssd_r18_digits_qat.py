@@ -1,4 +1,4 @@
-# What all quantized SSDs of the demo share: two epochs more, from the float checkpoint
+# What all quantized SSDs of the demo share: two epochs from the float checkpoint
 _base_ = '../ssd_r18_digits.py'
 
 model = dict(
@@ -23,4 +23,8 @@ digits_hooks = dict(
         activation=dict(start=10, end=60),
     ),
     gap=dict(type='mmqnet.SoftHardGapHook', num_samples=100),
+)
+# what soft functions leave in the batch statistics is worth a point at 2 bits
+batch_norm_hooks = dict(
+    batch_norm=dict(type='mmqnet.BatchNormReestimationHook', num_samples=1000),
 )
