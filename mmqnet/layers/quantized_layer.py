@@ -70,6 +70,24 @@ class QuantizedLayer(nn.Module):
             hold_quantizer(self, 'input_quantizer', input_quantizer)
         self._weight_cache = WeightCache()
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Refuses a bias for a layer that has been made without: a normalization's, which is fused.
+
+        Raises:
+            RuntimeError: If the layer's weights are quantized.
+        """
+        if name == 'bias' and value is not None and self._quantizes_without_bias():
+            raise RuntimeError(
+                'a normalization should not be fused into a layer with quantized weights: its '
+                'factors would be quantized with the scales of other weights, and the results be '
+                'wrong; leave `--fuse-conv-bn` or `fuse_conv_bn()` out, and load the model again'
+            )
+        super().__setattr__(name, value)
+
+    def _quantizes_without_bias(self) -> bool:
+        made = 'bias' in self.__dict__.get('_parameters', {})
+        return made and self.bias is None and self.weight_quantizer is not None
+
     @classmethod
     def from_float(
         cls,

@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 import torch
 import wandb
-from mmcv.cnn import ConvModule
+from mmcv.cnn import ConvModule, fuse_conv_bn
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.registry import MODELS
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 from toy_data import make_runner
-from toy_models import build, quantized
+from toy_models import build, calibrated, quantized
 from wandb.proto.wandb_internal_pb2 import Record
 from wandb.sdk.internal.datastore import DataStore
 
@@ -192,6 +192,9 @@ class ConvModuleNet(nn.Module):
     def init_weights(self):
         pass
 
+    def forward(self, x):
+        return self.head(self.body(self.stem(x)))
+
 
 class TestEfficientConvBnEval:
     """It convolves with `conv.weight`, past the quantized layer."""
@@ -210,6 +213,27 @@ class TestEfficientConvBnEval:
     def test_refused_for_a_module_with_quantizers(self, train):
         with pytest.raises(ValueError, match=r"`efficient_conv_bn_eval` names 'backbone', which"):
             train(efficient_conv_bn_eval=['neck', 'backbone'])
+
+
+class TestFuseConvBn:
+    """`--fuse-conv-bn` of MMDetection's tools: the normalization becomes part of the weights."""
+
+    def test_refused_where_the_weights_are_quantized(self):
+        model = build(quantized(dict(type='mmengine.ConvModuleNet')))
+        with pytest.raises(RuntimeError, match=r'should not be fused .* `fuse_conv_bn\(\)` out'):
+            fuse_conv_bn(model)
+
+    def test_works_where_they_stay_in_float(self):
+        levels = dict(weight=None, activation=dict(levels='uint8'))
+        model = build(quantized(dict(type='mmengine.ConvModuleNet'), **levels))
+        x = torch.rand(2, 3, 16, 16)
+        calibrated(model, x).eval()
+        for module in (model.stem, model.body):
+            nn.init.uniform_(module.bn.running_mean)
+        expected = model(x)
+        fuse_conv_bn(model)
+        assert isinstance(model.body.bn, nn.Identity)
+        torch.testing.assert_close(model(x), expected)
 
 
 def tensorboard_scalars(folder):
