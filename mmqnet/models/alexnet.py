@@ -22,6 +22,9 @@ class AlexNetBN(BaseModule):
         channels: Output channels of the five convolutions.
         hidden_channels: Outputs of the two fully connected layers.
         init_cfg: Initialisation, see ``BaseModule``.
+
+    Raises:
+        ValueError: If the channels are not five, or a width is not positive.
     """
 
     def __init__(
@@ -36,6 +39,11 @@ class AlexNetBN(BaseModule):
                 dict(type='Constant', val=1, layer=['BatchNorm1d', 'BatchNorm2d']),
             ]
         super().__init__(init_cfg)
+        if len(channels) != 5:
+            raise ValueError(f'`channels` should be of 5 convolutions, but got {channels!r}')
+        for key, widths in (('channels', channels), ('hidden_channels', [hidden_channels])):
+            if min(widths) < 1:
+                raise ValueError(f'`{key}` should be positive, but got {min(widths)}')
         conv1, conv2, conv3, conv4, conv5 = channels
         self.features = nn.Sequential(
             *_convolution(3, conv1, 11, stride=4, padding=2),
@@ -54,8 +62,17 @@ class AlexNetBN(BaseModule):
         )
 
     def forward(self, x: Tensor) -> tuple[Tensor]:
-        """Features of images ``x`` (N, 3, 224, 224), as a tuple of one tensor (N, hidden)."""
-        return (self.classifier(self.features(x)),)
+        """Features of images ``x`` (N, 3, 224, 224), as a tuple of one tensor (N, hidden).
+
+        Raises:
+            ValueError: If the images have another size.
+        """
+        features = self.features(x)
+        if features.shape[-2:] != (_FEATURE_SIZE, _FEATURE_SIZE):
+            raise ValueError(
+                f'the images should have 224 x 224 pixels, but got {x.shape[-2]} x {x.shape[-1]}'
+            )
+        return (self.classifier(features),)
 
 
 def _convolution(inputs: int, outputs: int, kernel: int, **conv: int) -> list[nn.Module]:
