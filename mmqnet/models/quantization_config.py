@@ -95,6 +95,8 @@ def _overrides(
         raise TypeError(f'`{key}` should be a dict from pattern to dict, but got {given!r}')
     result = []
     for pattern, override in given.items():
+        if not isinstance(pattern, str):
+            raise TypeError(f'the patterns of `{key}` should be strings, but got {pattern!r}')
         here = f'{key}[{pattern!r}]'
         check_keys(override, list(_QUANTIZER_TYPES), here)
         checked = {

@@ -67,6 +67,11 @@ def test_overrides_alone():
         (dict(weight=WEIGHT, keep_float=['frist']), ValueError, r"\.keep_float` .*got 'frist'"),
         (dict(weight=WEIGHT, overrides=['a']), TypeError, r'\.overrides` should be a dict'),
         (
+            dict(weight=WEIGHT, overrides={1: dict(weight=None)}),
+            TypeError,
+            r'the patterns of `quantization\.overrides` should be strings, but got 1',
+        ),
+        (
             dict(weight=WEIGHT, overrides={'a': dict(levels='pm4')}),
             ValueError,
             r"`quantization\.overrides\['a'\]` has the unknown key 'levels'",
