@@ -7,8 +7,6 @@ from torch import Tensor
 
 from mmqnet.ops import kmeans_1d
 
-_TERNARY_THRESHOLD = 0.05
-
 
 def initial_thresholds(
     scaled: Tensor, levels: Sequence[float], method: str | Sequence[float], zero: float | None
@@ -35,7 +33,7 @@ def initial_thresholds(
     if zero is not None and tuple(levels) == (-1.0, 1.0):
         return scaled.new_zeros(1)
     if zero is not None and tuple(levels) == (-1.0, 0.0, 1.0):
-        return scaled.new_tensor([-_TERNARY_THRESHOLD, _TERNARY_THRESHOLD])
+        return scaled.new_tensor([-zero, zero])
     centres = kmeans_1d(scaled, len(levels)).to(scaled)
     thresholds = (centres[1:] + centres[:-1]) / 2
     if zero is not None and levels[0] < 0 < levels[-1] and 0.0 in levels:

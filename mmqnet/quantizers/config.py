@@ -120,7 +120,8 @@ class WeightQuantizerConfig(QuantizerConfig):
         granularity: Also ``'channel'``: one alpha and beta an output channel; the thresholds, in
             the scaled domain, stay common.
         zero_threshold: Where ``'kmeans'`` puts the two thresholds round the level 0 of a set of
-            signed levels; 0.05 in the paper. ``None`` keeps what k-means found.
+            signed levels; 0.05 in the paper. ``None`` keeps what k-means found. Refused with other
+            thresholds or levels, on which it would have no effect.
     """
 
     zero_threshold: float | None = 0.05  # type: ignore[misc]
@@ -129,7 +130,16 @@ class WeightQuantizerConfig(QuantizerConfig):
 
     @classmethod
     def _check(cls, values: dict[str, Any], key: str) -> dict[str, Any]:
-        _check_positive(values.get('zero_threshold'), f'{key}.zero_threshold')
+        zero = values.get('zero_threshold')
+        _check_positive(zero, f'{key}.zero_threshold')
+        levels, thresholds = values['levels'], values['thresholds']
+        has_inner_zero = levels[0] < 0 < levels[-1] and 0.0 in levels
+        if zero is not None and not (thresholds == 'kmeans' and has_inner_zero):
+            raise ValueError(
+                f'`{key}.zero_threshold` should be left out or None where it has no effect: it '
+                "acts with the thresholds 'kmeans' and a level 0 between others, but got "
+                f'{zero} with {thresholds!r} and the levels {list(levels)}'
+            )
         return values
 
 

@@ -27,6 +27,12 @@ class TestPaper:
     def test_ternary_weights(self):
         assert torch.equal(self.thresholds('ternary'), torch.tensor([-0.05, 0.05]))
 
+    @pytest.mark.parametrize('name', ['ternary', 'pm4'])
+    def test_zero_is_opened_as_far_as_asked_for(self, name):
+        zero = resolve_levels(name).index(0.0)
+        found = self.thresholds(name, zero=0.3)[zero - 1 : zero + 1]
+        assert torch.equal(found, torch.tensor([-0.3, 0.3]))
+
     @pytest.mark.parametrize('name', ['pm2', 'pm4', 'int5', 'int8'])
     def test_others_lie_between_centres_with_zero_opened(self, name):
         levels = resolve_levels(name)

@@ -27,6 +27,13 @@ def test_defaults_are_those_of_the_paper():
     assert activations(levels='uint8').zero_threshold is None
 
 
+@pytest.mark.parametrize('thresholds', ['kmeans', 'uniform'])
+def test_zero_threshold_that_is_none_goes_with_everything(thresholds):
+    for levels in ('binary', 'ternary', 'uint2'):
+        config = weights(levels=levels, thresholds=thresholds, zero_threshold=None)
+        assert config.zero_threshold is None
+
+
 def test_config_is_frozen_and_takes_the_dict_of_mmengine():
     config = weights(**ConfigDict(levels=[-1, 0, 2], thresholds=[-0.5, 1]))
     assert config.levels == (-1.0, 0.0, 2.0)
@@ -82,6 +89,21 @@ def test_config_is_frozen_and_takes_the_dict_of_mmengine():
             r"\.scale_init`.*'range' or 'mse'",
         ),
         (dict(levels='pm4', zero_threshold=-0.05), ValueError, r'\.zero_threshold`.*-0\.05'),
+        (
+            dict(levels='pm4', thresholds='uniform', zero_threshold=0.1),
+            ValueError,
+            r"`quantization\.weight\.zero_threshold` should be left out or None .*0\.1 with 'uniform'",
+        ),
+        (
+            dict(levels='ternary', thresholds=[-1, 1], zero_threshold=0.1),
+            ValueError,
+            r'\.zero_threshold` should be left out .*0\.1 with \(-1\.0, 1\.0\)',
+        ),
+        (
+            dict(levels='binary', zero_threshold=0.1),
+            ValueError,
+            r'\.zero_threshold` should be left out .*the levels \[-1\.0, 1\.0\]',
+        ),
     ],
 )
 def test_wrong_weight_configs(config, error, message):
