@@ -1,17 +1,35 @@
 """Checks of what hooks and command lines are given."""
 
 import argparse
+import sys
 
 
 def check_positive_integers(owner: str, **values: int) -> None:
     """Refuses arguments of ``owner`` that are not positive integers.
 
     Raises:
-        ValueError: Which names the first one.
+        TypeError: If one is no integer.
+        ValueError: If one is not positive.
     """
     for name, value in values.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError(f'`{owner}.{name}` should be a positive integer, but got {value!r}')
+        _check_integer(f'{owner}.{name}', value, range(1, sys.maxsize), 'a positive integer')
+
+
+def check_seed(owner: str, seed: int) -> None:
+    """Refuses a ``seed`` of ``owner`` that Python, NumPy and torch do not all take.
+
+    Raises:
+        TypeError: If it is no integer.
+        ValueError: If it is out of range.
+    """
+    _check_integer(f'{owner}.seed', seed, range(2**32), 'an integer from 0 to 2**32 - 1')
+
+
+def _check_integer(key: str, value: int, allowed: range, what: str) -> None:
+    is_integer = isinstance(value, int) and not isinstance(value, bool)
+    if not is_integer or value not in allowed:
+        error = ValueError if is_integer else TypeError
+        raise error(f'`{key}` should be {what}, but got {value!r}')
 
 
 def positive_integer(text: str) -> int:

@@ -125,8 +125,8 @@ def test_frozen_statistics_are_refused_at_the_start(configs, float_checkpoint, t
         train(configs, tmp_path / 'run', float_checkpoint, model__backbone__norm_eval=True)
 
 
-@pytest.mark.parametrize('value', [0, 2.5, True])
-def test_wrong_number_of_samples(value):
+@pytest.mark.parametrize(('value', 'error'), [(0, ValueError), (2.5, TypeError), (True, TypeError)])
+def test_wrong_number_of_samples(value, error):
     message = r'`BatchNormReestimationHook\.num_samples` should be a positive integer, but got'
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(error, match=message):
         BatchNormReestimationHook(num_samples=value)

@@ -16,6 +16,7 @@ from mmengine.hooks import Hook
 from toy_data import make_runner
 
 from mmqnet.engine.hooks import (
+    BatchNormReestimationHook,
     CalibrationHook,
     PhaseHook,
     SoftHardGapHook,
@@ -178,6 +179,31 @@ class TestPhases:
         assert not set().union(*changed[6:12]) & (parts['weights'] | parts['weight scales'])
         assert set().union(*changed[12:]) > parts['weights']
 
+    @pytest.mark.parametrize(
+        ('model', 'phases', 'message'),
+        [
+            (dict(activation=None), ['weights', 'activations'], r"schedule\[1\].* 'activations'"),
+            (dict(weight=None), ['activations', 'both', 'weights'], r"schedule\[2\].* 'weights'"),
+            (None, ['both'], r"`PhaseHook\.schedule\[0\]\.phase` is 'both', but"),
+        ],
+    )
+    def test_phases_without_quantizers(self, configs, tmp_path, model, phases, message):
+        """A third of the training would go by with nothing to learn."""
+        config = configs / ('float.py' if model is None else 'quantized.py')
+        options = {f'model__quantization__{key}': value for key, value in (model or {}).items()}
+        runner = make_runner(config, tmp_path / 'run', **options)
+        schedule = [dict(begin=i / 9, phase=phase) for i, phase in enumerate(phases)]
+        with pytest.raises(ValueError, match=f'{message}.* the model has no quantizers'):
+            PhaseHook(schedule).before_train(runner)
+
+    @pytest.mark.parametrize('kind', ['weight', 'activation'])
+    def test_both_with_one_kind_only(self, configs, tmp_path, kind):
+        runner = make_runner(
+            configs / 'quantized.py', tmp_path / 'run', **{f'model__quantization__{kind}': None}
+        )
+        runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
+        PhaseHook([dict(begin=0, phase='both')]).before_train(runner)
+
 
 class TestResume:
     def test_ends_with_the_same_bits(self, whole, resumed):
@@ -232,12 +258,24 @@ class TestCalibration:
         assert before.state[1] == after.state[1]
         assert (before.state[2] == after.state[2]).all()
 
-    @pytest.mark.parametrize('value', [0, -1, 1.5, True, '10'])
-    def test_wrong_number_of_samples(self, value):
-        with pytest.raises(
-            ValueError, match=r'`CalibrationHook\.num_samples` should be a positive'
-        ):
+    @pytest.mark.parametrize(
+        ('value', 'error'),
+        [(0, ValueError), (-1, ValueError), (1.5, TypeError), (True, TypeError), ('1', TypeError)],
+    )
+    def test_wrong_number_of_samples(self, value, error):
+        message = rf'`CalibrationHook\.num_samples` should be a positive integer, .* {value!r}'
+        with pytest.raises(error, match=message):
             CalibrationHook(num_samples=value)
+
+    @pytest.mark.parametrize('hook', [CalibrationHook, BatchNormReestimationHook])
+    @pytest.mark.parametrize(
+        ('seed', 'error'),
+        [('x', TypeError), (None, TypeError), (-1, ValueError), (2**32, ValueError)],
+    )
+    def test_wrong_seed(self, hook, seed, error):
+        message = rf'`{hook.__name__}\.seed` should be an integer from 0 to .* but got {seed!r}'
+        with pytest.raises(error, match=message):
+            hook(seed=seed)
 
     def test_float_weights_that_are_not_finite(self, configs, float_checkpoint, tmp_path):
         checkpoint = torch.load(float_checkpoint)
@@ -360,3 +398,8 @@ class TestConfigs:
     def test_phases(self):
         with pytest.raises(ValueError, match=r"`PhaseHook\.schedule\[0\]\.phase` .*'weight'"):
             PhaseHook([dict(begin=0, phase='weight')])
+
+    def test_temperature_by_a_list(self):
+        message = r"`by` of `TemperatureHook\.weight` should be 'epoch' or .* got \['epoch'\]"
+        with pytest.raises(ValueError, match=message):
+            TemperatureHook(weight=dict(slope=1), by=['epoch'])

@@ -25,7 +25,8 @@ def test_by_progress_is_linear():
 @pytest.mark.parametrize(
     ('by', 'config', 'error', 'message'),
     [
-        ('iter', dict(slope=1), ValueError, r"`by` .*'epoch' or 'progress', but got 'iter'"),
+        ('iter', dict(slope=1), ValueError, r"`by` of `k` .*'epoch' or 'progress', but got 'iter'"),
+        (['epoch'], dict(slope=1), ValueError, r"`by` of `k` .*'progress', but got \['epoch'\]"),
         ('epoch', dict(), ValueError, r"`k` should name its 'slope', but got \{\}"),
         ('epoch', dict(slop=1), ValueError, r"unknown key 'slop'.*Did you mean 'slope'"),
         ('epoch', dict(slope=1, end=3), ValueError, "unknown key 'end'"),
@@ -67,6 +68,7 @@ def test_what_the_phases_train():
         ([], TypeError, r'`k` should be a list of dicts, but got \[\]'),
         ('both', TypeError, "but got 'both'"),
         ([dict(begin=0, phase='all')], ValueError, r"`k\[0\]\.phase` .*'both'.*but got 'all'"),
+        ([dict(begin=0, phase=['both'])], ValueError, r"`k\[0\]\.phase` .*but got \['both'\]"),
         ([dict(begin=0)], ValueError, r'`k\[0\]\.phase` .*but got None'),
         ([dict(phase='both')], TypeError, r'`k\[0\]\.begin` should be a number, but got None'),
         ([dict(begin=0, phases='both')], ValueError, r"`k\[0\]` .*'phases'.*Did you mean 'phase'"),

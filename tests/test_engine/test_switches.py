@@ -305,7 +305,9 @@ class TestVisualizationBackends:
             key.startswith('alpha/') for key in line)]  # fmt: skip
         assert [line['step'] for line in scales] == [3, 6]
 
-    @pytest.mark.parametrize('interval', [0, 1.5, True])
-    def test_mistakes(self, interval):
-        with pytest.raises(ValueError, match=r'`ScaleLogHook\.interval` should be a positive int'):
+    @pytest.mark.parametrize(
+        ('interval', 'error'), [(0, ValueError), (1.5, TypeError), (True, TypeError)]
+    )
+    def test_mistakes(self, interval, error):
+        with pytest.raises(error, match=r'`ScaleLogHook\.interval` should be a positive int'):
             ScaleLogHook(interval)

@@ -9,7 +9,7 @@ from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch import nn
 
 from mmqnet.calibration import learning_batch_norms, reestimate_on_samples
-from mmqnet.engine.arguments import check_positive_integers
+from mmqnet.engine.arguments import check_positive_integers, check_seed
 from mmqnet.engine.unwrap import unwrap, with_averages
 from mmqnet.registry import HOOKS
 
@@ -32,7 +32,8 @@ class BatchNormReestimationHook(Hook):
         seed (int): Of their choice. Default 0.
 
     Raises:
-        ValueError: If ``num_samples`` is not positive.
+        TypeError: If an argument is no integer.
+        ValueError: If ``num_samples`` is not positive, or ``seed`` negative.
     """
 
     # behind EMAHook, before CheckpointHook
@@ -40,6 +41,7 @@ class BatchNormReestimationHook(Hook):
 
     def __init__(self, num_samples: int = 1000, seed: int = 0) -> None:
         check_positive_integers('BatchNormReestimationHook', num_samples=num_samples)
+        check_seed('BatchNormReestimationHook', seed)
         self._num_samples = num_samples
         self._seed = seed
 

@@ -4,7 +4,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from mmqnet.calibration import calibrate_on_samples
-from mmqnet.engine.arguments import check_positive_integers
+from mmqnet.engine.arguments import check_positive_integers, check_seed
 from mmqnet.engine.unwrap import unwrap
 from mmqnet.registry import HOOKS
 
@@ -21,13 +21,15 @@ class CalibrationHook(Hook):
         seed (int): Of their choice. Default 0.
 
     Raises:
-        ValueError: If ``num_samples`` is not positive.
+        TypeError: If an argument is no integer.
+        ValueError: If ``num_samples`` is not positive, or ``seed`` negative.
     """
 
     priority = 'ABOVE_NORMAL'
 
     def __init__(self, num_samples: int = 1000, seed: int = 0) -> None:
         check_positive_integers('CalibrationHook', num_samples=num_samples)
+        check_seed('CalibrationHook', seed)
         self._num_samples = num_samples
         self._seed = seed
 

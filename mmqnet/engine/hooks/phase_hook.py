@@ -40,11 +40,30 @@ class PhaseHook(Hook):
         self._resting: list[torch.nn.Parameter] = []
 
     def before_train(self, runner: Runner) -> None:
-        """Sets the phase and makes the optimizer skip what rests."""
+        """Sets the phase and makes the optimizer skip what rests.
+
+        Raises:
+            ValueError: If the model has no quantizers that a phase would train.
+        """
         self._models = with_averages(runner)
+        self._check_phases(self._models[0])
         self._phase = None
         self._update(runner)
         runner.optim_wrapper.optimizer.register_step_pre_hook(self._skip_resting)
+
+    def _check_phases(self, model: torch.nn.Module) -> None:
+        weights, activations = weight_quantizers(model), activation_quantizers(model)
+        trained = {
+            Phase.WEIGHTS: weights,
+            Phase.ACTIVATIONS: activations,
+            Phase.BOTH: weights | activations,
+        }
+        for i, phase in enumerate(self._schedule.phases):
+            if not trained[phase]:
+                raise ValueError(
+                    f'`PhaseHook.schedule[{i}].phase` is {phase.name.lower()!r}, but the model has '
+                    'no quantizers that it would train: take it out of the schedule'
+                )
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """Enters the phase of this iteration."""

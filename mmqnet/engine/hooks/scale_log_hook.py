@@ -22,7 +22,8 @@ class ScaleLogHook(Hook):
         interval (int): Iterations from one time to the next. Default 200.
 
     Raises:
-        ValueError: If ``interval`` is not a positive integer.
+        TypeError: If ``interval`` is no integer.
+        ValueError: If it is not positive.
     """
 
     priority = 'BELOW_NORMAL'

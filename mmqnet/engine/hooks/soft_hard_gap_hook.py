@@ -29,7 +29,8 @@ class SoftHardGapHook(Hook):
         num_samples (int): How many images, the first of the validation set. Default 200.
 
     Raises:
-        ValueError: If an argument is not a positive integer.
+        TypeError: If an argument is no integer.
+        ValueError: If an argument is not positive.
     """
 
     # after a validation's other hooks, when EMA has swapped its weights back

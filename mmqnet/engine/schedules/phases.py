@@ -45,7 +45,7 @@ class PhaseSchedule:
             begin, phase = entry.get('begin'), entry.get('phase')
             if isinstance(begin, bool) or not isinstance(begin, int | float):
                 raise TypeError(f'`{key}[{i}].begin` should be a number, but got {begin!r}')
-            if phase not in names:
+            if phase not in tuple(names):  # which compares: a list cannot be looked up
                 raise ValueError(
                     f'`{key}[{i}].phase` should be one of {sorted(names)}, but got {phase!r}'
                 )

@@ -62,8 +62,8 @@ def build_temperature(by: str, config: Mapping[str, Any], key: str) -> Temperatu
         TypeError: If a value is not a number.
         ValueError: If a key is unknown or missing, or a value out of range.
     """
-    if by not in _SCHEDULES:
-        raise ValueError(f"`by` of a temperature should be 'epoch' or 'progress', but got {by!r}")
+    if by not in tuple(_SCHEDULES):  # which compares: a list cannot be looked up
+        raise ValueError(f"`by` of `{key}` should be 'epoch' or 'progress', but got {by!r}")
     kind = _SCHEDULES[by]
     fields = dataclasses.fields(kind)
     check_keys(config, [field.name for field in fields], key)
