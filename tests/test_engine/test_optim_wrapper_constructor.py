@@ -1,8 +1,11 @@
 """Parameter groups by the role of a parameter in quantization."""
 
+import inspect
+import re
+
 import pytest
 import torch
-from mmengine.optim import build_optim_wrapper
+from mmengine.optim import DefaultOptimWrapperConstructor, build_optim_wrapper
 from torch import nn
 from toy_models import build, calibrated, classifier, quantized
 
@@ -67,6 +70,14 @@ def test_keys_of_mmengine_go_on_working(model):
     assert found['head.fc.weight'] == (0.1, 0.01)
 
 
+def test_all_keys_of_mmengine_are_known(model):
+    """Those that it reads itself."""
+    source = inspect.getsource(DefaultOptimWrapperConstructor.add_params)
+    keys = set(re.findall(r"paramwise_cfg\.get\('(\w+)'", source))
+    assert keys > {'custom_keys', 'bias_lr_mult', 'bypass_duplicate'}
+    groups(model, {key: {} if key == 'custom_keys' else 0.5 for key in keys})
+
+
 def test_a_float_model_is_all_others():
     assert set(groups(nn.Linear(2, 2), dict(other=dict(lr=3.0))).values()) == {(3.0, 0.01)}
 
@@ -76,7 +87,16 @@ def test_a_float_model_is_all_others():
     [
         (dict(quantized=dict(lrs=1)), ValueError, r"`paramwise_cfg\.quantized` .*'lrs'.*'lr'"),
         (dict(scale=dict(lr='1')), TypeError, r"`paramwise_cfg\.scale\.lr` .*number, but got '1'"),
-        (dict(other=dict(lr=-1)), ValueError, r'\.other\.lr` should not be negative, but got -1'),
+        (
+            dict(other=dict(lr=-1)),
+            ValueError,
+            r'\.other\.lr` should be .* negative, but got -1',
+        ),
+        (dict(scale=dict(lr=float('nan'))), ValueError, r'\.scale\.lr` should be finite .*got nan'),
+        (dict(other=dict(lr_mult=float('inf'))), ValueError, r'\.lr_mult` should be .* got inf'),
+        (dict(quantised=dict(lr=1)), ValueError, r"`paramwise_cfg` .*'quantised'.*'quantized'\?"),
+        (dict(norm_decay=0), ValueError, r"`paramwise_cfg` .*'norm_decay'.*'norm_decay_mult'\?"),
+        (5, TypeError, '`paramwise_cfg` should be a dict, but got 5'),
         (dict(other=dict(lr=1, lr_mult=2)), ValueError, r'`lr` or `lr_mult`, but got both'),
         (dict(other=1e-7), TypeError, r'`paramwise_cfg\.other` should be a dict, but got 1e-07'),
     ],

@@ -1,6 +1,7 @@
 """Parameter groups of their own for quantized weights, scales and all others."""
 
-from typing import Any
+import math
+from typing import Any, ClassVar
 
 from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapper
 from torch import nn
@@ -11,6 +12,16 @@ from mmqnet.quantizers import check_keys
 from mmqnet.registry import OPTIM_WRAPPER_CONSTRUCTORS
 
 _ROLES = ('quantized', 'scale', 'other')
+_OF_MMENGINE = (
+    'bias_lr_mult',
+    'bias_decay_mult',
+    'norm_decay_mult',
+    'flat_decay_mult',
+    'dwconv_decay_mult',
+    'dcn_offset_lr_mult',
+    'bypass_duplicate',
+    'custom_keys',
+)
 _SETTINGS = ('lr', 'lr_mult', 'weight_decay')
 
 
@@ -28,16 +39,23 @@ class QuantOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     MMEngine's own keys (``norm_decay_mult``, ``custom_keys``, ...) go on working; where both speak
     of a parameter, the role's setting wins. Parameters with equal settings share a group.
 
+    Attributes:
+        known_keys: The keys of ``paramwise_cfg``; a subclass may know more.
+
     Raises:
         TypeError: If a setting is not a number.
-        ValueError: If a role's dict has unknown keys, a negative value, or both ``lr`` and
-            ``lr_mult``.
+        ValueError: If there are unknown keys, or a role has a value that is negative or not finite,
+            or both ``lr`` and ``lr_mult``.
     """
+
+    known_keys: ClassVar[tuple[str, ...]] = (*_ROLES, *_OF_MMENGINE)
 
     def __init__(
         self, optim_wrapper_cfg: dict[str, Any], paramwise_cfg: dict[str, Any] | None = None
     ) -> None:
-        settings = dict(paramwise_cfg or {})
+        settings = {} if paramwise_cfg is None else paramwise_cfg
+        check_keys(settings, self.known_keys, 'paramwise_cfg')
+        settings = dict(settings)
         self._settings = {role: settings.pop(role, {}) for role in _ROLES}
         self._settings['scale'] = {'weight_decay': 0.0, **self._settings['scale']}
         for role, setting in self._settings.items():
@@ -92,7 +110,7 @@ def _check_setting(setting: Any, key: str) -> None:
     for name, value in setting.items():
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise TypeError(f'`{key}.{name}` should be a number, but got {value!r}')
-        if value < 0:
-            raise ValueError(f'`{key}.{name}` should not be negative, but got {value}')
+        if value < 0 or not math.isfinite(value):
+            raise ValueError(f'`{key}.{name}` should be finite and not negative, but got {value}')
     if 'lr' in setting and 'lr_mult' in setting:
         raise ValueError(f'`{key}` should name `lr` or `lr_mult`, but got both: {dict(setting)}')
