@@ -15,6 +15,8 @@ from mmengine.runner import Runner
 
 from mmqnet.engine.latest_checkpoint import is_complete, latest_checkpoint
 
+_WRAPPERS = ('OptimWrapper', 'AmpOptimWrapper', 'BFloat16OptimWrapper')
+_OF_AMP = ('loss_scale', 'dtype', 'use_fsdp')  # arguments of AmpOptimWrapper alone
 # What MMPretrain's own tools fill in; its configs leave it out.
 _MMPRETRAIN_LOADER = dict(
     pin_memory=True, persistent_workers=True, collate_fn=dict(type='default_collate')
@@ -98,12 +100,26 @@ def use_mixed_precision(config: Config) -> None:
     Args:
         config: Changed in place. MMEngine's AmpOptimWrapper refuses CPUs, so there it is bfloat16
             without a loss scaler.
+
+    Raises:
+        ValueError: If there is no optimizer wrapper, or one of another type.
     """
+    wrapper = config.get('optim_wrapper')
+    if not wrapper:
+        raise ValueError('--amp needs `optim_wrapper` in the config')
+    given = wrapper.get('type', 'OptimWrapper')
+    name = getattr(given, '__name__', str(given)).rpartition('.')[2]
+    if name not in _WRAPPERS:
+        raise ValueError(
+            f"`optim_wrapper.type` should be 'OptimWrapper' for --amp, but got {given!r}"
+        )
     if get_device() == 'cpu':
-        config.optim_wrapper.type = 'mmqnet.BFloat16OptimWrapper'
-    else:
-        config.optim_wrapper.type = 'AmpOptimWrapper'
-        config.optim_wrapper.setdefault('loss_scale', 'dynamic')
+        wrapper.type = 'mmqnet.BFloat16OptimWrapper'
+        for key in _OF_AMP:
+            wrapper.pop(key, None)
+    elif name != 'BFloat16OptimWrapper':  # which is mixed precision already
+        wrapper.type = 'AmpOptimWrapper'
+        wrapper.setdefault('loss_scale', 'dynamic')
 
 
 def check_checkpoint(checkpoint: str) -> None:
@@ -120,7 +136,7 @@ def build_runner(config: Config) -> Runner:
     """Builds the runner that a config asks for.
 
     Raises:
-        ValueError: If several processes without GPUs are to talk through NCCL.
+        ValueError: If several processes without GPUs are to talk through NCCL, or to have one each.
     """
     if config.launcher == 'pytorch' and get_device() == 'cpu':
         _join_processes(config)
@@ -133,10 +149,13 @@ def _join_processes(config: Config) -> None:
     MMEngine leaves alone what has been started.
     """
     settings = dict(config.get('env_cfg', {}).get('dist_cfg', {}))
-    if settings.get('backend', 'nccl') == 'nccl':
+    backend, wrapper = settings.get('backend', 'nccl'), config.get('model_wrapper_cfg')
+    # without a wrapper of the config MMEngine gives its own a device
+    if backend == 'nccl' or not wrapper or wrapper.get('device_ids') is not None:
         raise ValueError(
             "`env_cfg.dist_cfg.backend` should be 'gloo' where there is no GPU, and "
-            '`model_wrapper_cfg` dict(type="MMDistributedDataParallel", device_ids=None)'
+            "`model_wrapper_cfg` dict(type='MMDistributedDataParallel', device_ids=None), but got "
+            f'{backend!r} and {wrapper!r}'
         )
     if 'timeout' in settings:
         settings['timeout'] = timedelta(seconds=settings['timeout'])

@@ -7,9 +7,17 @@ import re
 import pytest
 from mmengine.config import Config
 from mmengine.device import get_device
+from mmengine.optim import OptimWrapper
 from mmengine.runner import save_checkpoint
 
-from mmqnet.engine.launch import add_arguments, build_runner, check_checkpoint, load_config, resume
+from mmqnet.engine.launch import (
+    add_arguments,
+    build_runner,
+    check_checkpoint,
+    load_config,
+    resume,
+    use_mixed_precision,
+)
 
 
 def parse(*arguments):
@@ -66,12 +74,50 @@ def test_loaders_of_mmpretrain_are_completed(tmp_path):
     assert config.val_dataloader.pin_memory is False
 
 
-def test_processes_without_gpus_need_gloo():
+@pytest.mark.parametrize(
+    ('backend', 'wrapper', 'got'),
+    [
+        ('nccl', dict(device_ids=None), r"got 'nccl' and \{'device_ids': None\}"),
+        ('gloo', None, "got 'gloo' and None"),
+        ('gloo', dict(device_ids=[0]), r"got 'gloo' and \{'device_ids': \[0\]\}"),
+    ],
+)
+def test_processes_without_gpus_need_gloo_and_no_devices(backend, wrapper, got):
     if get_device() != 'cpu':
         pytest.skip('there is a GPU')
-    config = Config(dict(launcher='pytorch', env_cfg=dict(dist_cfg=dict(backend='nccl'))))
-    with pytest.raises(ValueError, match=r"`env_cfg\.dist_cfg\.backend` should be 'gloo'"):
+    config = Config(dict(launcher='pytorch', env_cfg=dict(dist_cfg=dict(backend=backend))))
+    if wrapper:
+        config.model_wrapper_cfg = wrapper
+    message = rf"`env_cfg\.dist_cfg\.backend` should be 'gloo' .*`model_wrapper_cfg` .*{got}"
+    with pytest.raises(ValueError, match=message):
         build_runner(config)
+
+
+class TestMixedPrecision:
+    """The training itself is in `test_switches.py`."""
+
+    @pytest.mark.parametrize('kind', [None, 'OptimWrapper', 'AmpOptimWrapper', OptimWrapper])
+    def test_on_a_cpu_the_arguments_of_the_loss_scaler_go(self, kind):
+        if get_device() != 'cpu':
+            pytest.skip('there is a GPU')
+        optim_wrapper = dict(loss_scale='dynamic', dtype='float16', clip_grad=dict(max_norm=1))
+        if kind is not None:
+            optim_wrapper['type'] = kind
+        config = Config(dict(optim_wrapper=optim_wrapper))
+        use_mixed_precision(config)
+        expected = dict(type='mmqnet.BFloat16OptimWrapper', clip_grad=dict(max_norm=1))
+        assert config.optim_wrapper == expected
+
+    def test_without_an_optimizer_wrapper(self):
+        with pytest.raises(ValueError, match='--amp needs `optim_wrapper` in the config'):
+            use_mixed_precision(Config(dict()))
+
+    def test_of_another_type(self):
+        config = Config(dict(optim_wrapper=dict(type='ApexOptimWrapper')))
+        message = r"`optim_wrapper\.type` should be 'OptimWrapper' for --amp, .*'ApexOptimWrapper'"
+        with pytest.raises(ValueError, match=message):
+            use_mixed_precision(config)
+        assert config.optim_wrapper.type == 'ApexOptimWrapper'
 
 
 class TestResume:
