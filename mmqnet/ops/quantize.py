@@ -69,7 +69,8 @@ def soft_quantize(
     temperatures = (temperature, value_at, slope_at)
     call = kernel.plan_call(work, alpha, beta)
     if call is None:
-        out = _PlainSoftQuantize.apply(*arguments, *temperatures)
+        implementation = kernel.implementation_for(work, alpha, beta)
+        out = _SoftQuantize.apply(implementation, *arguments, *temperatures)
     else:
         out = kernel.soft_quantize(call, *arguments, *temperatures)
     return out.to(out_dtype)
@@ -102,7 +103,10 @@ def hard_quantize(
     alpha, beta = _scale(alpha, work, 'alpha'), _scale(beta, work, 'beta')
     arguments = (work, levels.to(work), thresholds.to(work), alpha, beta)
     call = kernel.plan_call(work, alpha, beta) if work.dtype == torch.float32 else None
-    out = plain.hard_forward(*arguments) if call is None else kernel.hard_quantize(call, *arguments)
+    if call is None:
+        out = kernel.implementation_for(work, alpha, beta).hard_forward(*arguments)
+    else:
+        out = kernel.hard_quantize(call, *arguments)
     return out.to(out_dtype)
 
 
@@ -130,12 +134,13 @@ def hard_codes(x: Tensor, thresholds: Tensor, beta: Scale) -> Tensor:
     return plain.hard_codes(work, thresholds.to(work), _scale(beta, work, 'beta'))
 
 
-class _PlainSoftQuantize(torch.autograd.Function):
+class _SoftQuantize(torch.autograd.Function):
     """Recomputes in the backward pass, so that x is the only tensor of its size that is kept."""
 
     @staticmethod
     def forward(
         ctx: Any,
+        implementation: kernel.Implementation,
         x: Tensor,
         levels: Tensor,
         thresholds: Tensor,
@@ -146,16 +151,16 @@ class _PlainSoftQuantize(torch.autograd.Function):
         slope_at: float,
     ) -> Tensor:
         ctx.save_for_backward(x, levels, thresholds, alpha, beta)
-        ctx.temperatures = (value_at, slope_at)
-        return plain.soft_forward(x, levels, thresholds, alpha, beta, temperature)
+        ctx.implementation, ctx.temperatures = implementation, (value_at, slope_at)
+        return implementation.soft_forward(x, levels, thresholds, alpha, beta, temperature)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        need_thresholds = ctx.needs_input_grad[2]
+        need_thresholds = ctx.needs_input_grad[3]
         arguments = (grad, *ctx.saved_tensors, *ctx.temperatures, need_thresholds)
-        grads = plain.soft_backward(*arguments)
-        return grads.x, None, grads.thresholds, grads.alpha, grads.beta, None, None, None
+        grads = ctx.implementation.soft_backward(*arguments)
+        return None, grads.x, None, grads.thresholds, grads.alpha, grads.beta, None, None, None
 
 
 def _check(x: Tensor, thresholds: Tensor, levels: Tensor | None = None) -> None:
