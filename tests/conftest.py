@@ -15,6 +15,9 @@ ROOT = Path(__file__).resolve().parent.parent
 # Before torch is imported, for the processes that tests start too: the models are small, and
 # `make test` runs as many tests at once as there are cores.
 os.environ.setdefault('OMP_NUM_THREADS', '1')
+# Before Triton is imported: its kernels run in its interpreter, on tensors of the CPU. With
+# TRITON_INTERPRET=0 on a machine with a GPU they are compiled and tested there.
+os.environ.setdefault('TRITON_INTERPRET', '1')
 
 
 @pytest.fixture(autouse=True)

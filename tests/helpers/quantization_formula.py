@@ -1,17 +1,30 @@
 # Copyright (c) mmqnet developers. All rights reserved.
 """The formulas of the method, written as they are printed, in float64."""
 
+import importlib.util
+import os
+
 import pytest
 import torch
 
+from mmqnet.ops import soft_quantize
 from mmqnet.ops.kernel import kernel_unavailable
 
 needs_kernel = pytest.mark.skipif(
     kernel_unavailable() is not None,
     reason=f'the compiled kernel is not built: {kernel_unavailable()}',
 )
-IMPLEMENTATIONS = ['plain'] + [
-    pytest.param(name, marks=needs_kernel) for name in ('auto', 'dense', 'window', 'table', 'unit')
+needs_triton_interpreter = pytest.mark.skipif(
+    importlib.util.find_spec('triton') is None or os.environ.get('TRITON_INTERPRET') != '1',
+    reason='Triton is not installed, or its interpreter is turned off by TRITON_INTERPRET',
+)
+HARD_IMPLEMENTATIONS = [
+    'plain',
+    pytest.param('auto', marks=needs_kernel),
+    pytest.param('triton', marks=needs_triton_interpreter),
+]
+IMPLEMENTATIONS = HARD_IMPLEMENTATIONS + [
+    pytest.param(name, marks=needs_kernel) for name in ('dense', 'window', 'table', 'unit')
 ]
 
 LEVEL_SETS = {
@@ -68,3 +81,35 @@ def relative_error(got, expected, floor=0.0):
         return 0.0
     scale = max(expected.abs().max().item(), floor, 1e-9)
     return (got.double() - expected).abs().max().item() / scale
+
+
+def check_against_formula(
+    x,
+    levels,
+    thresholds,
+    alpha,
+    beta,
+    temperature,
+    tolerance=1e-6,
+    absolute_slope=False,
+    device='cpu',
+    **options,
+):
+    """Check y and the gradients of x, alpha and beta; the arguments are on the CPU."""
+    x, alpha, beta = (tensor.clone().requires_grad_() for tensor in (x, alpha, beta))
+    grad = torch.rand(x.shape, generator=torch.Generator().manual_seed(1)) + 0.5
+    tensors = (tensor.to(device) for tensor in (x, levels, thresholds, alpha, beta))
+    y = soft_quantize(*tensors, temperature, **options)
+    got = [y.cpu(), *torch.autograd.grad(y, (x, alpha, beta), grad.to(device))]
+    expected = soft_formula(x, levels, thresholds, alpha, beta, temperature, grad, **options)[:4]
+    # The terms of a sum over few elements may cancel: its error is held against the size of their
+    # noise too.
+    value = expected[0] / alpha.detach().double()
+    slope = expected[1] / beta.detach().double()
+    noise = [0, 0, (grad * value).norm().item(), (slope * x.detach()).norm().item()]
+    if absolute_slope:
+        # The largest slope that a gap of 1 can have.
+        peak = 0.25 * temperature * (alpha * beta).detach().max().item()
+        noise[1], noise[3] = peak, max(noise[3], peak)
+    for name, a, b, floor in zip(('y', 'x', 'alpha', 'beta'), got, expected, noise, strict=True):
+        assert relative_error(a, b, floor) < tolerance, name
