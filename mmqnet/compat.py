@@ -102,8 +102,9 @@ def repair_checkpoint_loading() -> None:
     """Let MMEngine up to 0.10.7 load its own checkpoints with torch 2.6 and later.
 
     ``torch.load`` now refuses classes it does not know, and MMEngine saves a HistoryBuffer of NumPy
-    arrays for every logged scalar. See open-mmlab/mmengine issue 1655 and pull request 1650. The
-    check stays on: exactly what such a checkpoint holds is allowed.
+    arrays for every logged scalar, and the annealing function of OneCycleLR and its like. See
+    open-mmlab/mmengine issue 1655 and pull request 1650. The check stays on: exactly what such a
+    checkpoint holds is allowed.
     """
     _on_import('mmengine.runner.checkpoint', _allow_checkpoint_classes)
 
@@ -121,27 +122,36 @@ def _allow_checkpoint_classes(module: ModuleType) -> None:
 def _checkpoint_classes() -> list:
     import numpy as np
     from mmengine.logging import HistoryBuffer
+    from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
 
     rebuild = np.array(0.0).__reduce__()[0]
     scalar = np.float64(0).__reduce__()[0]
     numbers = [np.dtype(kind) for kind in ('f8', 'f4', 'i8', 'i4', 'u8', 'u4', 'u1', '?')]
-    allowed: list = [HistoryBuffer, np.ndarray, np.dtype, *{type(number) for number in numbers}]
+    allowed: list = [HistoryBuffer, OneCycleParamScheduler, np.ndarray, np.dtype]
+    allowed += {type(number) for number in numbers}
     # The names of NumPy 1 and of NumPy 2: a checkpoint may come from a machine with the other.
     for package in ('numpy.core', 'numpy._core'):
         allowed.append((rebuild, f'{package}.multiarray._reconstruct'))
         allowed.append((scalar, f'{package}.multiarray.scalar'))
-    # A HistoryBuffer saves its methods as `getattr(HistoryBuffer, 'min')`. The real getattr in a
+    # Functions of a class are saved as `getattr(HistoryBuffer, 'min')`. The real getattr in a
     # hostile file would reach anything.
-    allowed.append((_history_buffer_method, 'builtins.getattr'))
+    allowed.append((_saved_function, 'builtins.getattr'))
     return allowed
 
 
-def _history_buffer_method(owner: Any, name: str) -> Any:
-    """Stand in for ``getattr`` while a checkpoint is read: public methods of HistoryBuffer only."""
-    from mmengine.logging import HistoryBuffer
+def _saved_function(owner: Any, name: str) -> Any:
+    """Stand in for ``getattr`` while a checkpoint is read.
 
-    method = vars(HistoryBuffer).get(name) if owner is HistoryBuffer else None
-    if name.startswith('_') or not inspect.isfunction(method):
+    It gives the public methods of HistoryBuffer and the annealing functions of OneCycleLR only.
+    """
+    from mmengine.logging import HistoryBuffer
+    from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
+
+    allowed = (owner is HistoryBuffer and not name.startswith('_')) or (
+        owner is OneCycleParamScheduler and name.startswith('_annealing_')
+    )
+    method = getattr(owner, name, None) if allowed else None
+    if not inspect.isfunction(method):
         raise TypeError(f'a checkpoint should not ask for {name!r} of {owner!r}')
     return method
 

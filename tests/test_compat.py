@@ -6,6 +6,8 @@ import pytest
 import torch
 from mmengine.logging import HistoryBuffer, MessageHub
 from mmengine.model import BaseModel
+from mmengine.optim import OneCycleLR
+from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
 from mmengine.runner import Runner, load_checkpoint, save_checkpoint
 
 from mmqnet import compat
@@ -177,13 +179,25 @@ def checkpoint_of_everything():
     hub.update_info('single', np.float32(0.25))
     hub.update_info('count', np.int64(3))
     hub.update_info('mask', np.array([True, False]))
-    return dict(message_hub=hub.state_dict(), state_dict={}, meta=dict(epoch=1))
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=0.1)
+    schedules = [
+        OneCycleLR(optimizer, eta_max=0.1, total_steps=9, anneal_strategy=kind).state_dict()
+        for kind in ('cos', 'linear')
+    ]
+    return dict(
+        message_hub=hub.state_dict(), param_schedulers=schedules, state_dict={}, meta=dict(epoch=1)
+    )
 
 
-def test_checkpoint_with_numpy_numbers_loads(tmp_path):
+def test_checkpoint_with_numpy_numbers_and_schedules_loads(tmp_path):
     path = str(tmp_path / 'checkpoint.pth')
     save_checkpoint(checkpoint_of_everything(), path)
-    hub = load_checkpoint(torch.nn.Module(), path)['message_hub']
+    loaded = load_checkpoint(torch.nn.Module(), path)
+    hub = loaded['message_hub']
+    assert [schedule['anneal_func'] for schedule in loaded['param_schedulers']] == [
+        OneCycleParamScheduler._annealing_cos,
+        OneCycleParamScheduler._annealing_linear,
+    ]
     assert hub['runtime_info']['best'] == 0.25
     assert hub['log_scalars']['train/loss'].current() == 0.5
 
@@ -239,12 +253,18 @@ def test_hostile_checkpoint_is_refused(tmp_path):
 
 @pytest.mark.parametrize(
     ('owner', 'name'),
-    [(HistoryBuffer, '__class__'), (HistoryBuffer, 'nothing'), (torch, 'load'), (dict, 'get')],
+    [
+        (HistoryBuffer, '__class__'),
+        (HistoryBuffer, 'nothing'),
+        (OneCycleParamScheduler, 'step'),
+        (torch, 'load'),
+        (dict, 'get'),
+    ],
 )
-def test_stand_in_for_getattr_gives_methods_of_history_buffer_only(owner, name):
-    assert compat._history_buffer_method(HistoryBuffer, 'mean') is HistoryBuffer.mean
+def test_stand_in_for_getattr_gives_what_checkpoints_hold_only(owner, name):
+    assert compat._saved_function(HistoryBuffer, 'mean') is HistoryBuffer.mean
     with pytest.raises(TypeError, match='should not ask'):
-        compat._history_buffer_method(owner, name)
+        compat._saved_function(owner, name)
 
 
 def test_torchvision_imports(run_python):
