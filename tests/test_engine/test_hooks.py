@@ -326,6 +326,46 @@ class TestGap:
         gaps = [line for line in scalars(run) if 'gap/coco/bbox_mAP' in line]
         assert [line['step'] for line in gaps] == [2]
 
+    def wrapped(self, configs, kind):
+        """The validation set in a wrapper, which takes no `indices`."""
+        dataset = Config.fromfile(configs / 'quantized.py').val_dataloader.dataset
+        if kind == 'ConcatDataset':
+            parts = [dict(dataset, indices=[0, 1]), dict(dataset, indices=[2])]
+            return dict(_delete_=True, type=kind, datasets=parts)
+        more = dict(oversample_thr=1e-9) if kind == 'ClassBalancedDataset' else dict(times=1)
+        return dict(_delete_=True, type=kind, dataset=dataset, **more)
+
+    @pytest.mark.parametrize('kind', ['ConcatDataset', 'RepeatDataset', 'ClassBalancedDataset'])
+    def test_wrapped_data_sets(self, configs, whole, tmp_path, kind):
+        runner = make_runner(
+            configs / 'quantized.py',
+            tmp_path / 'run',
+            load_from=str(whole.folder / 'epoch_3.pth'),
+            default_hooks__gap__num_samples=100,
+            val_dataloader__dataset=self.wrapped(configs, kind),
+        )
+        metrics = runner.val()
+        (line,) = (
+            x for x in scalars(Run(runner, None, tmp_path / 'run')) if 'gap/coco/bbox_mAP' in x
+        )
+        assert line['gap/hard/coco/bbox_mAP'] == metrics['coco/bbox_mAP']
+        part = SoftHardGapHook(num_samples=2)
+        part.before_train(runner)
+        assert [d.img_id for b in part._get_loader(runner) for d in b['data_samples']] == [0, 1]
+
+    def test_metrics_of_each_data_set_are_refused_at_the_start(self, configs, tmp_path):
+        metric = Config.fromfile(configs / 'quantized.py').val_evaluator
+        evaluator = dict(
+            _delete_=True,
+            type='MultiDatasetsEvaluator',
+            metrics=[metric, metric],
+            dataset_prefixes=['a', 'b'],
+        )
+        runner = make_runner(configs / 'quantized.py', tmp_path / 'run', val_evaluator=evaluator)
+        message = r"`val_dataloader\.dataset`.*'MultiDatasetsEvaluator'.*`default_hooks\.gap=None`"
+        with pytest.raises(ValueError, match=message):
+            SoftHardGapHook().before_train(runner)
+
     @pytest.mark.parametrize('argument', ['interval', 'num_samples'])
     def test_mistakes(self, argument):
         with pytest.raises(ValueError, match=rf'`SoftHardGapHook\.{argument}` .* but got 0'):

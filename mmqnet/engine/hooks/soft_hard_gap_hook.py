@@ -5,10 +5,12 @@ import math
 from typing import Any
 
 import torch
+from mmengine.dataset import BaseDataset
 from mmengine.evaluator import Evaluator
 from mmengine.hooks import Hook
+from mmengine.registry import DATASETS
 from mmengine.runner import BaseLoop, EpochBasedTrainLoop, Runner
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from mmqnet.engine.arguments import check_positive_integers
 from mmqnet.engine.unwrap import unwrap
@@ -42,6 +44,22 @@ class SoftHardGapHook(Hook):
         self._num_samples = num_samples
         self._loader: DataLoader[Any] | None = None
 
+    def before_train(self, runner: Runner) -> None:
+        """Makes its loader and evaluator: mistakes show now rather than after an epoch.
+
+        Raises:
+            ValueError: If the evaluator counts on all images of several data sets.
+        """
+        if runner.val_loop is not None:
+            if 'dataset_prefixes' in runner.cfg.val_evaluator:  # of MMDetection's, by data sets
+                raise ValueError(
+                    'SoftHardGapHook evaluates the first images of `val_dataloader.dataset`, which '
+                    f'`val_evaluator` {runner.cfg.val_evaluator.type!r} cannot: take the hook out '
+                    'with `default_hooks.gap=None`'
+                )
+            self._get_loader(runner)
+            _build_evaluator(runner)
+
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Evaluates both ways and logs the difference."""
         if _validation(runner) % self._interval:
@@ -72,15 +90,42 @@ class SoftHardGapHook(Hook):
     def _get_loader(self, runner: Runner) -> DataLoader[Any]:
         if self._loader is None:
             config = copy.deepcopy(runner.cfg.val_dataloader)
-            config.dataset.indices = min(self._num_samples, len(runner.val_dataloader.dataset))
+            whole = runner.val_dataloader.dataset
+            count = min(self._num_samples, len(whole))
             config.persistent_workers = False
+            if isinstance(whole, BaseDataset):
+                config.dataset.indices = count
+            else:  # wrappers take no `indices`
+                config.dataset = _FirstSamples(DATASETS.build(config.dataset), count)
             self._loader = Runner.build_dataloader(config, seed=runner.seed)
-            by_file = any('ann_file' in m for m in _as_list(runner.cfg.val_evaluator))
-            transforms = self._loader.dataset.pipeline.transforms  # type: ignore[union-attr]
-            for transform in transforms if by_file else ():
-                if hasattr(transform, 'meta_keys'):
-                    transform.meta_keys = (*transform.meta_keys, 'instances')
+            if any('ann_file' in m for m in _as_list(runner.cfg.val_evaluator)):
+                _keep_ground_truth(self._loader.dataset)
         return self._loader
+
+
+class _FirstSamples(Dataset[Any]):
+    """The first samples of a data set that wraps others."""
+
+    def __init__(self, dataset: Any, count: int) -> None:
+        self.dataset, self._count = dataset, count
+        self.metainfo = getattr(dataset, 'metainfo', None)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: int) -> Any:
+        return self.dataset[index]
+
+
+def _keep_ground_truth(dataset: Any) -> None:
+    """Has the pipelines of a data set, and of those that it wraps, hand on the annotations."""
+    wrapped = [getattr(dataset, 'dataset', None), *getattr(dataset, 'datasets', ())]
+    for inner in wrapped:
+        if inner is not None:
+            _keep_ground_truth(inner)
+    for transform in getattr(getattr(dataset, 'pipeline', None), 'transforms', ()):
+        if hasattr(transform, 'meta_keys'):
+            transform.meta_keys = (*transform.meta_keys, 'instances')
 
 
 def _build_evaluator(runner: Runner) -> Evaluator:
