@@ -131,21 +131,19 @@ def upstream_metafiles(name: str) -> str:
     return path.read_text()
 
 
-# passes over the data, steps of the rate, rates of quantized and other parameters, weight decay,
-# largest norm of the gradients, k in T = k * epoch
+# by folder: passes over the data, steps of the rate, rates of quantized and other parameters,
+# weight decay, largest norm of the gradients, k in T = k * epoch
 PAPER = {
-    'ssd/ssd300_w3-a8_voc0712.py': (100, [70, 90], 1e-5, 1e-7, 5e-4, 20, 10),
-    'ssd/ssd300_w3-a8_coco.py': (100, [70, 90], 1e-5, 1e-7, 5e-4, 20, 10),
-    'ssd/ssd512_w4-a4_coco.py': (100, [70, 90], 1e-5, 1e-7, 5e-4, 20, 10),
-    'resnet/resnet18_w1-a2_in1k.py': (55, [30, 45], 1e-3, 1e-3, 1e-4, 5, 5),
-    'resnet/resnet50_w5-a32_in1k.py': (55, [30, 45], 1e-3, 1e-3, 1e-4, 5, 5),
-    'alexnet/alexnet-bn_w1-a1_in1k.py': (55, [25, 40], 1e-3, 1e-3, 5e-4, 5, 10),
+    'ablation': (55, [30, 45], 1e-3, 1e-3, 1e-4, 5, 5),
+    'alexnet': (55, [25, 40], 1e-3, 1e-3, 5e-4, 5, 10),
+    'resnet': (55, [30, 45], 1e-3, 1e-3, 1e-4, 5, 5),
+    'ssd': (100, [70, 90], 1e-5, 1e-7, 5e-4, 20, 10),
 }
 
 
-@pytest.mark.parametrize('name', PAPER)
+@pytest.mark.parametrize('name', [name for name in QUANTIZED if name.split('/')[0] in PAPER])
 def test_training_is_the_papers(name):
-    passes, steps, quantized, other, decay, norm, slope = PAPER[name]
+    passes, steps, quantized, other, decay, norm, slope = PAPER[name.split('/')[0]]
     config = config_of(name)
     repeats = config.train_dataloader.dataset.get('times', 1)
     assert config.train_cfg.max_epochs * repeats == passes
@@ -157,7 +155,9 @@ def test_training_is_the_papers(name):
     assert wrapper.optimizer.weight_decay == decay
     assert wrapper.clip_grad.max_norm == norm
     assert wrapper.paramwise_cfg == dict(quantized=dict(lr=quantized), other=dict(lr=other))
-    assert config.default_hooks.temperature.weight.slope == slope
+    assert config.default_hooks.temperature == dict(
+        type='mmqnet.TemperatureHook', weight=dict(slope=slope)
+    )
 
 
 # one config of each architecture, its quantized layers, and those left in float
