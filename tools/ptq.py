@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import mmengine
+from mmengine.config import Config
 from mmengine.dist import is_main_process
 from mmengine.runner import Runner, save_checkpoint, weights_to_cpu
 from torch import nn
@@ -46,6 +47,16 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def check_config(config: Config, path: str) -> None:
+    """Looks for what calibration and test take from a config before their long work."""
+    for key in ('train_dataloader', 'test_dataloader', 'test_cfg', 'test_evaluator'):
+        if config.get(key) is None:
+            raise ValueError(
+                f'`{key}` should be in {path!r}: `train_dataloader` gives the samples that '
+                'calibrate the model, the others test it'
+            )
+
+
 def load_float(model: nn.Module, args: argparse.Namespace) -> None:
     """Loads the float checkpoint, and refuses what calibration would be wasted on."""
     if not quantizers_of(model):
@@ -78,6 +89,7 @@ def main() -> None:
     if args.out and not args.out.endswith('.pth'):
         raise ValueError(f'--out should end in .pth, but got {args.out!r}')
     config = load_config(args, ('train_dataloader', 'test_dataloader'))
+    check_config(config, args.config)
     check_checkpoint(args.checkpoint)
     config.update(load_from=None, resume=False)
     runner = build_runner(config)

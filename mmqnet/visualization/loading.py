@@ -3,7 +3,7 @@
 import copy
 import itertools
 import pickle
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,9 @@ from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import Runner, load_checkpoint
 from torch import nn
 
+from mmqnet.layers import parameter_roles
 from mmqnet.models import QuantizationReport
 from mmqnet.quantizers import quantizers_of
-from mmqnet.visualization.sources import weight_names
 
 
 def build_model(config: Config) -> nn.Module:
@@ -40,7 +40,7 @@ def load_weights(model: nn.Module, path: str) -> None:
     """Loads a checkpoint of the float or of the quantized model.
 
     MMEngine only warns of weights that are missing or do not fit, and leaves random ones: here they
-    are refused for all quantized layers.
+    are refused for all parameters but the scales of quantizers, which a float model does not have.
 
     Raises:
         FileNotFoundError: If the file does not exist.
@@ -48,14 +48,18 @@ def load_weights(model: nn.Module, path: str) -> None:
     """
     if '://' not in path and not Path(path).is_file():
         raise FileNotFoundError(f'the checkpoint {path!r} does not exist')
+    missing: list[str] = []
+    hook = model.register_load_state_dict_post_hook(
+        lambda _, keys: missing.extend(keys.missing_keys)
+    )
     try:
         checkpoint = load_checkpoint(model, path, map_location='cpu')
     except (AttributeError, EOFError, KeyError, RuntimeError, pickle.UnpicklingError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(f'{path!r} cannot be read as a checkpoint: {reason}') from error
-    saved = checkpoint.get('state_dict', checkpoint)
-    for name in weight_names(model):
-        _check_weight(model, f'{name}.weight', saved, path)
+    finally:
+        hook.remove()
+    _check_parameters(model, checkpoint.get('state_dict', checkpoint), missing, path)
 
 
 def check_calibrated(model: nn.Module, path: str) -> None:
@@ -89,12 +93,22 @@ def load_images(config: Config, key: str, count: int) -> Iterator[Any]:
     yield from itertools.islice(Runner.build_dataloader(loader, seed=0), count)
 
 
-def _check_weight(model: nn.Module, key: str, saved: Mapping[str, Any], path: str) -> None:
-    found = saved.get(key, saved.get(f'module.{key}'))
-    shape = tuple(model.get_parameter(key).shape)
-    if found is None:
-        raise ValueError(f'{path!r} holds no `{key}`: is it of another model?')
-    if tuple(found.shape) != shape:
+def _check_parameters(
+    model: nn.Module, saved: Mapping[str, Any], missing: Sequence[str], path: str
+) -> None:
+    wanted = [key for key, role in parameter_roles(model).items() if role != 'scale']
+    for key in wanted:
+        parameter = model.get_parameter(key)
+        found = saved.get(key, saved.get(f'module.{key}', parameter))
+        if found.shape != parameter.shape:
+            raise ValueError(
+                f'`{key}` should be of the shape {tuple(parameter.shape)}, '
+                f'but is {tuple(found.shape)} in {path!r}'
+            )
+    absent = [key for key in wanted if key in missing]
+    if absent:
+        names = ', '.join(f'`{key}`' for key in absent[:3])
         raise ValueError(
-            f'`{key}` should be of the shape {shape}, but is {tuple(found.shape)} in {path!r}'
+            f'{path!r} holds no {names} ({len(absent)} of {len(wanted)} parameters are missing): '
+            'is it of another model?'
         )

@@ -112,7 +112,7 @@ def test_report(analyze):
         (('quantized.py', 'broken.pth', LAYER), "'broken.pth' cannot be read as a checkpoint"),
         (('quantized.py', 'float.pth', LAYER), 'it is of the float model'),
         (('float.py', 'float.pth', LAYER), "'ImageClassifier', a float model"),
-        (('quantized.py', 'other.pth', LAYER), "'other.pth' holds no `backbone.layer1.0.conv1.w"),
+        (('quantized.py', 'other.pth', LAYER), "'other.pth' holds no `backbone.conv1.weight`, "),
         (('quantized.py', 'wide.pth', LAYER), 'should be of the shape (8, 8, 3, 3), but is (16, '),
         (
             (

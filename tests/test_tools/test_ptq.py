@@ -150,10 +150,12 @@ def test_classifier(ptq, classifier_config, tmp_path):
     [
         ('quantized', '{q}', [], ValueError, r'is of a quantized model, which tools/test\.py ev'),
         ('float', '{f}', [], ValueError, r"`model\.type` should be 'mmqnet\.QuantizedModel'"),
-        ('quantized', '{c}', [], ValueError, r'holds no `backbone\..*`: is it of another model'),
+        ('quantized', '{c}', [], ValueError, r'holds no `backbone\..*`.*is it of another model'),
+        ('quantized', '{h}', [], ValueError, r'holds no `bbox_head\.\S+`, .* \(12 of \d+ param'),
         ('quantized', 'no.pth', [], FileNotFoundError, r"checkpoint 'no\.pth' does not exist"),
         ('quantized', '{f}', ['--out', 'a.pkl'], ValueError, r'--out should end in \.pth'),
         ('frozen', '{f}', ['--reestimate-bn'], ValueError, r'all 20 batch norm.* are frozen'),
+        ('untested', '{f}', [], ValueError, r"`test_cfg` should be in '.*/untested\.py': `train"),
         ('gone', '{f}', [], FileNotFoundError, r"`train_.*ann_file`: '/nowhere/train\.json'"),
     ],
 )
@@ -162,8 +164,12 @@ def test_what_is_refused(
 ):
     other = tmp_path / 'other.pth'
     save_checkpoint(dict(state_dict=dict(weight=torch.ones(3))), str(other))
-    checkpoint = checkpoint.format(q=detector[1], f=float_checkpoint, c=other)
+    headless = tmp_path / 'headless.pth'
+    weights = {k: v for k, v in state_of(float_checkpoint).items() if 'bbox_head' not in k}
+    save_checkpoint(dict(state_dict=weights), str(headless))
+    checkpoint = checkpoint.format(q=detector[1], f=float_checkpoint, c=other, h=headless)
     for name, setting in (
+        ('untested', 'test_cfg = None'),
         ('frozen', 'model = dict(backbone=dict(norm_eval=True))'),
         ('gone', "train_dataloader = dict(dataset=dict(dataset=dict(data_root='/nowhere')))"),
     ):
