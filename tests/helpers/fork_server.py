@@ -1,5 +1,6 @@
 """Real processes of the tools that need not import everything again: forks of one that has."""
 
+import contextlib
 import json
 import os
 import signal
@@ -74,12 +75,16 @@ class ForkServer:
         return self.wait()
 
     def kill_when(self, moment) -> tuple[int, str]:
-        """Kills the script with all its processes as soon as ``moment()`` is true."""
+        """Kills the script with all its processes as soon as ``moment()`` is true.
+
+        One that has ended by then has the code of its end.
+        """
         deadline = time.monotonic() + 300
         while not moment():
             assert time.monotonic() < deadline, self._output.read_text()[-3000:]
             time.sleep(0.005)
-        os.killpg(self._pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._pid, signal.SIGKILL)
         return self.wait()
 
     def close(self) -> None:

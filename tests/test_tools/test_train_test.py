@@ -2,10 +2,12 @@
 
 import os
 import pickle
+import random
 import re
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -64,6 +66,20 @@ default_hooks = dict(
 train_dataloader = dict(num_workers=0, persistent_workers=False)
 train_cfg = dict(max_epochs=1, val_interval=1)
 """
+# By iterations, in which only the order of the samples is random.
+ITERATIONS = """
+_base_ = 'survival.py'
+train_dataloader = dict(
+    num_workers=0, persistent_workers=False, sampler=dict(_delete_=True, type='InfiniteSampler'),
+    dataset=dict(dataset=dict(pipeline=_base_.pipeline)))
+train_cfg = dict(_delete_=True, by_epoch=False, max_iters=9, val_interval=9)
+default_hooks = dict(checkpoint=dict(by_epoch=False, interval=3))
+"""
+KILLED_ITERATIONS = """
+_base_ = 'iterations.py'
+custom_imports = dict(imports=['killed_runs'])
+custom_hooks = [*_base_.custom_hooks, dict(type='KillBeforeIteration', iteration=5)]
+"""
 KILLED = """
 _base_ = 'survival.py'
 custom_imports = dict(imports=['killed_runs'])
@@ -120,6 +136,17 @@ def trained(server, survival, float_checkpoint, tmp_path_factory):
     return run
 
 
+@pytest.fixture(scope='module')
+def whole(server, survival, float_checkpoint, tmp_path_factory):
+    """The last checkpoint of a run that nobody killed, what it printed, and its seconds."""
+    work_dir = tmp_path_factory.mktemp('whole') / 'run'
+    start = time.monotonic()
+    options = ['--work-dir', work_dir, '--cfg-options', f'load_from={float_checkpoint}']
+    code, output = server.run('tools/train.py', survival, *options)
+    assert code == 0, output[-3000:]
+    return work_dir / 'epoch_3.pth', output, time.monotonic() - start
+
+
 class TestSurvival:
     def test_killed_in_calibration(self, trained, float_checkpoint):
         output = trained.outputs['calibration']
@@ -152,21 +179,39 @@ class TestSurvival:
         assert {p.name for p in trained.work_dir.glob('.*')} == set()
         assert {p.name for p in trained.work_dir.glob('*.pth')} == {'epoch_3.pth'}
 
-    def test_ends_with_the_same_bits_as_a_run_that_nobody_killed(
-        self, trained, server, survival, float_checkpoint, tmp_path
-    ):
-        code, whole = server.run(
-            'tools/train.py', survival, '--work-dir', tmp_path / 'whole',
-            '--cfg-options', f'load_from={float_checkpoint}',
-        )  # fmt: skip
-        assert code == 0, whole[-3000:]
-        assert '19 of 28 layers quantized' in whole
-        expected = torch.load(tmp_path / 'whole/epoch_3.pth', weights_only=False)
-        found = torch.load(trained.work_dir / 'epoch_3.pth', weights_only=False)
-        kept = ('state_dict', 'ema_state_dict', 'optimizer', 'param_schedulers')
-        assert set(kept) < expected.keys()
-        for key in kept:
-            assert_equal(expected[key], found[key], key)
+    def test_ends_with_the_same_bits_as_a_run_that_nobody_killed(self, trained, whole):
+        assert '19 of 28 layers quantized' in whole[1]
+        assert_same_end(whole[0], trained.work_dir / 'epoch_3.pth')
+
+    def test_killed_after_a_random_time(self, server, survival, float_checkpoint, whole, tmp_path):
+        """At another moment in each run of the tests; pytest shows it if this fails."""
+        seed = time.time_ns()
+        delay = random.Random(seed).uniform(0, whole[2])
+        print(f'seed {seed}: killed after {delay:.2f} of {whole[2]:.2f} seconds')
+        options = ['--work-dir', tmp_path / 'run', '--resume',
+                   '--cfg-options', f'load_from={float_checkpoint}']  # fmt: skip
+        end = time.monotonic() + delay
+        server.start('tools/train.py', survival, *options)
+        server.kill_when(lambda: time.monotonic() >= end)
+        code, output = server.run('tools/train.py', survival, *options)
+        assert code == 0, output[-3000:]
+        assert_same_end(whole[0], tmp_path / 'run/epoch_3.pth')
+
+    def test_a_training_by_iterations(self, server, survival, float_checkpoint, tmp_path):
+        """Its samples go on in their order, which is all that is random here."""
+        config = survival.with_name('iterations.py')
+        config.write_text(ITERATIONS)
+        killed = survival.with_name('killed_iterations.py')
+        killed.write_text(KILLED_ITERATIONS)
+        options = ['--resume', '--cfg-options', f'load_from={float_checkpoint}']
+        code, output = server.run('tools/train.py', killed, '--work-dir', tmp_path / 'a', *options)
+        assert code == -signal.SIGKILL, output[-3000:]
+        for run in ('a', 'b'):
+            folder = tmp_path / run
+            code, output = server.run('tools/train.py', config, '--work-dir', folder, *options)
+            assert code == 0, output[-3000:]
+            assert ('resumed epoch: 0, iter: 3' in output) is (run == 'a')
+        assert_same_end(tmp_path / 'b/iter_9.pth', tmp_path / 'a/iter_9.pth')
 
     def test_killed_before_every_file_operation_of_saving(self, server, survival, tmp_path):
         """A complete checkpoint that `last_checkpoint` names, and a complete best one, remain."""
@@ -183,6 +228,15 @@ class TestSurvival:
             f'{best(1)} epoch_2.pth',
             f'{best(2)} epoch_2.pth',
         ]
+
+
+def assert_same_end(expected, found):
+    """Compares what two checkpoints would go on with."""
+    expected, found = (torch.load(path, weights_only=False) for path in (expected, found))
+    kept = ('state_dict', 'ema_state_dict', 'optimizer', 'param_schedulers')
+    assert set(kept) < expected.keys()
+    for key in kept:
+        assert_equal(expected[key], found[key], key)
 
 
 def assert_equal(expected, found, where):
