@@ -1,14 +1,17 @@
 """The benchmark's command, at tiny sizes."""
 
 import json
+import re
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
+import torch
 
 TOOLS = Path(__file__).parents[2] / 'tools' / 'benchmarks'
-PARTS = ('operator', 'evaluate', 'memory', 'kmeans', 'calibrate')
+PARTS = ('operator', 'train', 'evaluate', 'memory', 'kmeans', 'calibrate')
 pytest.importorskip('sklearn')
 
 
@@ -20,6 +23,17 @@ def tools():
         import records
 
         yield measuring, records
+
+
+@pytest.fixture
+def main(tools, monkeypatch):
+    import run as command
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, 'argv', ['run.py', *map(str, arguments)])
+        command.main()
+
+    return call
 
 
 def run(out_dir: Path, *arguments: str) -> str:
@@ -39,14 +53,18 @@ def test_every_part_gives_a_table_and_is_written(finished):
     out_dir, output = finished
     content = json.loads((out_dir / 'results.json').read_text())
     assert list(content['parts']) == list(PARTS)
-    assert content['conditions']['threads'] == 1
+    conditions = content['conditions']
+    assert conditions['threads'] == 1
+    assert conditions['scikit-learn'] == metadata.version('scikit-learn')
+    assert re.search('none: .|, build [0-9a-f]{12}$', conditions['kernel'])
     for part, rows in content['parts'].items():
         assert f'\n{part}\n' in output
         for case, row in rows.items():
             assert case in output
             assert all(f'{name}  ' in output or f'{name}\n' in output for name in row['ratios'])
-    seconds = content['parts']['evaluate']['ResNet-18']['raw']['seconds']
-    assert set(seconds) == {'float', 'w2-a2'}
+    for part in ('train', 'evaluate'):
+        seconds = content['parts'][part]['ResNet-18']['raw']['seconds']
+        assert set(seconds) == {'float', 'w2-a2'}
     mebibytes = content['parts']['memory']['ResNet-18']['raw']['mebibytes']
     assert 100 < mebibytes['float']['steps'] < 2000
     assert (out_dir / 'results.png').read_bytes().startswith(b'\x89PNG')
@@ -81,6 +99,25 @@ def test_other_conditions_start_anew(tools, tmp_path, capsys):
     assert records.Records(path, dict(threads=1)).rows == {'part': {'case': row}}
     assert records.Records(path, dict(threads=2)).rows == {}
     assert 'other conditions' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize('text', ['', '{"conditions": {', '[]', '{}'])
+def test_file_that_holds_no_results(main, tmp_path, text):
+    (tmp_path / 'results.json').write_text(text)
+    with pytest.raises(SystemExit, match=r"results\.json' holds no results .*: delete it, or name"):
+        main('--out-dir', tmp_path, '--threads', torch.get_num_threads())
+
+
+def test_number_of_threads_is_positive(main, capsys):
+    with pytest.raises(SystemExit):
+        main('--threads', 0)
+    assert "--threads: should be a positive integer, but got '0'" in capsys.readouterr().err
+
+
+def test_no_picture_of_nothing(tools):
+    import picture
+
+    assert picture.draw({}) is None
 
 
 def test_turns_and_median_of_ratios(tools):

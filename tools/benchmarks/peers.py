@@ -1,12 +1,14 @@
 """The operators that the soft quantizer is measured against."""
 
 from collections.abc import Callable
+from importlib import metadata
 
 import torch
 from torch import Tensor
 
 Function = Callable[[Tensor], Tensor]
 SPAN = 8.0  # the levels cover -4..4
+PACKAGES = ('brevitas', 'torchao', 'scikit-learn')
 
 
 class ReferenceLoop(torch.autograd.Function):
@@ -84,3 +86,14 @@ def installed_peers(n: int) -> tuple[dict[str, Function], dict[str, str]]:
         except ImportError as error:
             left_out[name] = str(error)
     return functions, left_out
+
+
+def versions() -> dict[str, str]:
+    """Of the peers' packages that are installed."""
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found

@@ -14,8 +14,10 @@ def draw(parts: dict[str, dict[str, Row]]) -> bytes | None:
     """Draws what there is.
 
     Returns:
-        bytes or None: A PNG file; None without matplotlib.
+        bytes or None: A PNG file; None without rows or without matplotlib.
     """
+    if not parts:
+        return None
     try:
         import matplotlib
     except ImportError:

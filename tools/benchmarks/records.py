@@ -16,14 +16,24 @@ class Records:
     Args:
         path: The json file. Rows that were measured under other conditions are dropped.
         conditions: What makes times comparable: machine, versions, settings.
+
+    Raises:
+        ValueError: If the file is no file of this tool, or was cut off.
     """
 
     def __init__(self, path: Path, conditions: dict[str, Any]) -> None:
         self._path = path
         self._conditions = conditions
         self.rows: dict[str, dict[str, Row]] = {}
-        if path.exists():
+        if not path.exists():
+            return
+        try:
             self._read(json.loads(path.read_text()))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(
+                f'{str(path)!r} holds no results ({type(error).__name__}: {error}): '
+                'delete it, or name another folder with --out-dir'
+            ) from error
 
     def add(self, part: str, case: str, row: Row) -> None:
         """Takes in a row and writes the file."""

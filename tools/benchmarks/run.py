@@ -8,7 +8,9 @@ and ``.png``. What was measured is kept: after an interruption the same command 
 
 import argparse
 import functools
+import hashlib
 import platform
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +20,7 @@ import calibrating
 import clustering
 import memory
 import operators
+import peers
 import torch
 import training
 from measuring import CLOCKS, Cases, Settings
@@ -25,6 +28,7 @@ from picture import draw
 from records import Records, table
 
 import mmqnet
+from mmqnet.engine.arguments import positive_integer
 from mmqnet.engine.whole_files import WholeFileBackend
 from mmqnet.ops.kernel import kernel_unavailable
 
@@ -43,7 +47,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--only', nargs='+', choices=PARTS, default=list(PARTS), help='parts')
     parser.add_argument('--out-dir', type=Path, default=Path('work_dirs/benchmarks'))
     parser.add_argument('--fresh', action='store_true', help='measure again what is kept')
-    parser.add_argument('--threads', type=int, default=torch.get_num_threads())
+    parser.add_argument('--threads', type=positive_integer, default=torch.get_num_threads())
     parser.add_argument(
         '--clock', choices=CLOCKS, default='wall', help='cpu: for one thread on a busy machine'
     )
@@ -52,18 +56,27 @@ def parse_args() -> argparse.Namespace:
 
 
 def describe(settings: Settings) -> dict[str, Any]:
-    """What times depend on beside the code."""
+    """What times depend on: rows are kept as long as all of it stays the same."""
     reason = kernel_unavailable()
     return dict(
         mmqnet=mmqnet.__version__,
         torch=torch.__version__,
-        kernel=f'none: {reason}' if reason else torch.ops.mmqnet.instruction_set(),
+        kernel=f'none: {reason}' if reason else describe_kernel(),
+        **peers.versions(),
         machine=platform.node(),
         processor=processor(),
         threads=settings.threads,
         clock=settings.clock,
         quick=settings.quick,
     )
+
+
+def describe_kernel() -> str:
+    """Its instruction set and what tells this build from others."""
+    from mmqnet.ops import _C  # type: ignore[attr-defined]
+
+    build = hashlib.sha256(Path(_C.__file__).read_bytes()).hexdigest()[:12]
+    return f'{torch.ops.mmqnet.instruction_set()}, build {build}'
 
 
 def processor() -> str:
@@ -93,13 +106,19 @@ def main() -> None:
     torch.set_num_threads(settings.threads)
     conditions = describe(settings)
     print(', '.join(f'{key} {value}' for key, value in conditions.items()))
-    records = Records(args.out_dir / 'results.json', conditions)
+    try:
+        records = Records(args.out_dir / 'results.json', conditions)
+    except ValueError as error:
+        sys.exit(f'run.py: error: {error}')
     for part in args.only:
         if args.fresh:
             records.drop(part)
         measure(part, settings, records)
     for name, reason in records.left_out().items():
         print(f'left out: {name} ({reason})')
+    if not records.rows:
+        print('nothing can be measured here')
+        return
     picture = draw(records.rows)
     if picture is not None:
         WholeFileBackend().put(picture, args.out_dir / 'results.png')
