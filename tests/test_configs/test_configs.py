@@ -27,10 +27,10 @@ MODELS = [name for name in FILES if '_base_/' not in name]
 # the float models that are trained here, by folder
 FLOAT_OF = {
     'alexnet': 'alexnet/alexnet-bn_8xb32_in1k.py',
-    'bccd': 'bccd/ssd300_bccd.py',
+    'bccd': 'bccd/ssd300_finetune_bccd.py',
     'demo': 'demo/ssd_r18_digits.py',
 }
-FLOAT = [*FLOAT_OF.values(), 'bccd/ssd300_finetune_bccd.py']
+FLOAT = [*FLOAT_OF.values(), 'bccd/ssd300_bccd.py']
 QUANTIZED = [name for name in MODELS if name not in FLOAT]
 RECIPES = [Path(name).stem for name in BASES if name.startswith('_base_/quantization/')]
 

@@ -1,11 +1,13 @@
-# What follows the float training, in float for comparison or quantized: six epochs more
+# How all go on from the checkpoint before: in float, or quantized
 _base_ = '../ssd300_bccd.py'
 
-model = dict(backbone=dict(init_cfg=None))  # all weights come from here:
-load_from = 'work_dirs/ssd300_bccd/epoch_12.pth'
+model = dict(backbone=dict(init_cfg=None))  # all weights come from `load_from`
 
 max_epochs = 6
 train_cfg = dict(max_epochs=max_epochs, val_interval=2)
+optim_wrapper = dict(
+    optimizer=dict(_delete_=True, type='AdamW', lr=1e-4, weight_decay=5e-4, fused=True)
+)
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=30),
     dict(
@@ -16,6 +18,3 @@ param_scheduler = [
         convert_to_iter_based=True,
     ),
 ]
-optim_wrapper = dict(
-    optimizer=dict(_delete_=True, type='AdamW', lr=1e-4, weight_decay=5e-4, fused=True)
-)

@@ -1,4 +1,4 @@
-# What all quantized SSD300 on BCCD share
+# What all quantized SSD300 on BCCD share: four epochs from the float checkpoint
 _base_ = './ssd300_bccd_finetune.py'
 
 model = dict(
@@ -6,6 +6,12 @@ model = dict(
     architecture=_base_.model.type,
     quantization=dict(include=['backbone'], exclude=['backbone.features.33']),  # fc7
 )
+load_from = 'work_dirs/ssd300_finetune_bccd/epoch_6.pth'
+
+max_epochs = 4
+train_cfg = dict(max_epochs=max_epochs, val_interval=max_epochs)
+param_scheduler = _base_.param_scheduler
+param_scheduler[1].update(T_max=max_epochs)
 optim_wrapper = dict(constructor='mmqnet.QuantOptimWrapperConstructor')
 # over those of the recipe
 bccd_hooks = dict(
