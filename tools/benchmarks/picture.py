@@ -33,9 +33,11 @@ def draw(parts: dict[str, dict[str, Row]]) -> bytes | None:
     ]
     columns = min(len(panels), COLUMNS)
     lines = -(-len(panels) // columns)
-    figure, axes = pyplot.subplots(
-        lines, columns, figsize=(5 * columns, 4.5 * lines), squeeze=False
-    )
+    colours = matplotlib.cycler(color=matplotlib.colormaps['tab20'].colors)  # one for each curve
+    with matplotlib.rc_context({'axes.prop_cycle': colours}):
+        figure, axes = pyplot.subplots(
+            lines, columns, figsize=(5 * columns, 4.5 * lines), squeeze=False
+        )
     for axis in axes.flat[len(panels) :]:
         axis.set_axis_off()
     for axis, panel in zip(axes.flat, panels, strict=False):
