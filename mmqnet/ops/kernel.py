@@ -87,11 +87,10 @@ def row_length(x: Tensor, alpha: Tensor, beta: Tensor) -> int | None:
 
 def plan_call(x: Tensor, alpha: Tensor, beta: Tensor) -> Call | None:
     """How to run the CPU kernel on these arguments, or None where it cannot."""
-    strategy = _STRATEGIES.get(_implementation.get())
-    if strategy is None or _UNAVAILABLE is not None or x.device.type != 'cpu':
+    if not kernel_in_use() or x.device.type != 'cpu':
         return None
     inner = row_length(x, alpha, beta)
-    return None if inner is None else Call(inner, strategy)
+    return None if inner is None else Call(inner, _STRATEGIES[_implementation.get()])
 
 
 def soft_quantize(
