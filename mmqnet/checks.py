@@ -1,7 +1,7 @@
 """Checks of what configs, hooks and command lines are given; depends on nothing.
 
-Every message names the key, what would be right and the value: TypeError for wrong types, ValueError
-for wrong values.
+Every message names the key, what would be right and the value: TypeError for wrong types,
+ValueError for wrong values.
 """
 
 import difflib

@@ -27,7 +27,9 @@ LEVELS = dict(
 )
 READERS = {'export', 'visualization'}  # nothing else imports them
 # What may be imported beside the standard library and mmqnet itself; the rest is free.
-THIRD_PARTIES = dict(version=set(), checks=set(), compat=set(), registry={'mmengine'}, ops={'torch', 'triton'})
+THIRD_PARTIES = dict(
+    version=set(), checks=set(), compat=set(), registry={'mmengine'}, ops={'torch', 'triton'}
+)
 
 
 def part_of(path: Path) -> str:

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from mmqnet.ops import soft_quantize
-from mmqnet.quantizers import num_bits
+from mmqnet.quantizers import HasTemperature, num_bits
 from mmqnet.visualization.sources import LayerValues
 from mmqnet.visualization.style import BLUE, FAINT, FILL, INK, new_figure, set_title, tidy
 
@@ -29,7 +29,12 @@ class _Function:
     thresholds: Tensor
     alpha: Tensor
     beta: Tensor
-    scaled: bool = False
+    channels: int = 1
+
+    @property
+    def scaled(self) -> bool:
+        """Whether the input axis is that of beta * x, since channels have scales of their own."""
+        return self.channels > 1
 
     @property
     def edges(self) -> Tensor:
@@ -85,8 +90,13 @@ def draw_curves(
         log: As for :func:`draw_staircase`.
 
     Raises:
-        ValueError: If there is no temperature, or one is not positive.
+        ValueError: If there is no temperature, one is not positive, or the quantizer's function
+            has none.
     """
+    if not isinstance(source.quantizer, HasTemperature):
+        raise ValueError(
+            f'{type(source.quantizer).__name__} has no temperature: draw its staircase instead'
+        )
     if not temperatures or not all(0 < t < float('inf') for t in temperatures):
         raise ValueError(f'`temperatures` should be positive numbers, but got {temperatures!r}')
     function = _function(source)
@@ -114,9 +124,9 @@ def describe(source: LayerValues) -> str:
 @torch.no_grad()
 def relative_error(source: LayerValues) -> float:
     """RMS of what the hard function changes, as a share of the RMS of the values."""
-    quantizer, x = source.quantizer, source.values
-    heights = quantizer.alpha * quantizer.levels[quantizer.codes(x).long()]
-    return float((heights - x).norm() / x.norm().clamp_min(1e-30))
+    x = source.values
+    error = source.quantizer.staircase(x).quantize(x) - x
+    return float(error.norm() / x.norm().clamp_min(1e-30))
 
 
 def code_shares(source: LayerValues) -> Tensor:
@@ -127,14 +137,15 @@ def code_shares(source: LayerValues) -> Tensor:
 
 @torch.no_grad()
 def _function(source: LayerValues) -> _Function:
-    quantizer = source.quantizer
-    tensors = quantizer.levels, quantizer.thresholds, quantizer.alpha, quantizer.beta
-    levels, thresholds, alpha, beta = (tensor.detach().float().cpu() for tensor in tensors)
+    staircase = source.quantizer.staircase(source.values)
+    levels, thresholds, alpha, beta = (tensor.detach().float().cpu() for tensor in staircase)
     function = _Function(source.values.cpu(), levels, thresholds, alpha, beta)
     if beta.numel() == 1:
         return replace(function, alpha=alpha.reshape(()), beta=beta.reshape(()))
     one = torch.ones(())
-    return replace(function, values=beta * function.values, alpha=one, beta=one, scaled=True)
+    return replace(
+        function, values=beta * function.values, alpha=one, beta=one, channels=beta.numel()
+    )
 
 
 def _grid(function: _Function, temperature: float) -> Tensor:
@@ -160,7 +171,7 @@ def _axes(source: LayerValues, function: _Function, log: bool | None) -> tuple[F
     if function.scaled:
         axes.set_xlabel(rf'scaled {source.kind} $\beta {symbol}$, with one $\beta$ a channel')
         axes.set_ylabel(rf'level $Q({symbol})\,/\,\alpha$')
-        scales = rf'$\alpha$ and $\beta$ for each of {source.quantizer.alpha.numel()} channels'
+        scales = rf'$\alpha$ and $\beta$ for each of {function.channels} channels'
     else:
         axes.set_xlabel(f'{source.kind} ${symbol}$')
         axes.set_ylabel(f'quantized {source.kind} $Q({symbol})$')

@@ -6,9 +6,9 @@ from typing import Any, ClassVar
 from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapper
 from torch import nn
 
+from mmqnet.checks import check_keys
 from mmqnet.engine.unwrap import unwrap
 from mmqnet.layers import parameter_roles
-from mmqnet.quantizers import check_keys
 from mmqnet.registry import OPTIM_WRAPPER_CONSTRUCTORS
 
 _ROLES = ('quantized', 'scale', 'other')

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from mmqnet.quantizers import Mode, check_keys
+from mmqnet.checks import check_keys
+from mmqnet.quantizers import Mode
 
 
 class Phase(enum.Enum):

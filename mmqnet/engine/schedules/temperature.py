@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mmqnet.quantizers import check_keys
+from mmqnet.checks import check_keys
 
 
 @dataclass(frozen=True)
