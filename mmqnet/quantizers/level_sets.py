@@ -18,8 +18,8 @@ _NAMED: dict[str, tuple[float, ...]] = {
     'pm4': (-4.0, -2.0, -1.0, 0.0, 1.0, 2.0, 4.0),
 }
 _MAX_BITS = 8
-# Neighbours nearer to each other than this share of the larger one may be rounded to the same number
-# when they are multiplied by a scale in float32.
+# Neighbours nearer to each other than this share of the larger one may be rounded to the same
+# number when they are multiplied by a scale in float32.
 _LEAST_GAP = 1e-6
 
 
