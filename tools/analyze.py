@@ -12,6 +12,7 @@ from mmqnet import visualization as vis
 from mmqnet.calibration import calibrate, run_model
 from mmqnet.engine.arguments import positive_integer
 from mmqnet.engine.launch import load_config
+from mmqnet.models import build_model, check_calibrated, load_weights
 
 Parser = argparse.ArgumentParser
 
@@ -65,15 +66,15 @@ def parse_args(args: list[str] | None = None) -> argparse.Namespace:
 
 def load_model(args: argparse.Namespace, config: Config) -> nn.Module:
     """The model with its weights, calibrated."""
-    model = vis.build_model(config)
+    model = build_model(config)
     if args.command != 'overview':  # a wrong name is told before the long work
         vis.check_layer(model, args.layer, 'input' if args.data else 'weight')
-    vis.load_weights(model, args.checkpoint)
+    load_weights(model, args.checkpoint)
     if args.calibrate:
         images = vis.load_images(config, 'train_dataloader', args.calibrate)
         done = calibrate(model, images, lambda batch: run_model(model, batch))
         print(f'initialised {len(done)} quantizers')
-    vis.check_calibrated(model, args.checkpoint)
+    check_calibrated(model, args.checkpoint)
     return model
 
 
@@ -96,7 +97,7 @@ def draw_model(args: argparse.Namespace) -> vis.Figure:
 
 def run(args: argparse.Namespace) -> None:
     if args.command == 'report':
-        print(vis.build_model(load_config(args, ())).quantization_report.table())
+        print(build_model(load_config(args, ())).quantization_report.table())
         return
     vis.check_picture_path(args.out)
     if args.command == 'gap':

@@ -16,8 +16,8 @@ from mmqnet.engine.arguments import positive_integer
 from mmqnet.engine.launch import add_arguments, build_runner, check_checkpoint, load_config
 from mmqnet.engine.unwrap import unwrap
 from mmqnet.engine.whole_files import WHOLE_FILES
+from mmqnet.models import load_weights
 from mmqnet.quantizers import quantizers_of
-from mmqnet.visualization import load_weights
 
 
 def parse_args() -> argparse.Namespace:

@@ -1,19 +1,17 @@
-"""From a config and a checkpoint to the model that pictures are drawn of."""
+"""From a config and a checkpoint to a quantized model, without a runner."""
 
-import copy
-import itertools
 import pickle
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
-from mmengine.runner import Runner, load_checkpoint
+from mmengine.runner import load_checkpoint
 from torch import nn
 
 from mmqnet.layers import parameter_roles
-from mmqnet.models import QuantizationReport
+from mmqnet.models.report import QuantizationReport
 from mmqnet.quantizers import quantizers_of
 
 
@@ -74,23 +72,6 @@ def check_calibrated(model: nn.Module, path: str) -> None:
             f'{path!r} does not hold `{pending[0]}` ({len(pending)} quantizers are missing): it '
             'is of the float model, or of a training that had not calibrated yet'
         )
-
-
-def load_images(config: Config, key: str, count: int) -> Iterator[Any]:
-    """The first ``count`` images that a config's data loader gives, in batches of one.
-
-    Args:
-        config: The config.
-        key: Such as ``'val_dataloader'``.
-        count: How many images.
-    """
-    if not config.get(key):
-        raise ValueError(f'the config has no `{key}`')
-    loader = copy.deepcopy(config[key])
-    loader.update(batch_size=1, num_workers=0, persistent_workers=False)
-    for unused in ('batch_sampler', 'prefetch_factor'):
-        loader.pop(unused, None)
-    yield from itertools.islice(Runner.build_dataloader(loader, seed=0), count)
 
 
 def _check_parameters(
