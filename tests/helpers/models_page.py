@@ -1,20 +1,18 @@
 """Writes docs/models.md: what a conversion does to the models of `families.py`."""
 
 import re
-import sys
 from collections import Counter, defaultdict
 from pathlib import Path
 
-from mmqnet.models import LayerReport, QuantizationReport
-
-sys.path.insert(0, str(Path(__file__).parent))
 import families
 
-PAGE = Path(__file__).resolve().parents[1] / 'docs' / 'models.md'
+from mmqnet.models import LayerReport, QuantizationReport
+
+PAGE = Path(__file__).resolve().parents[2] / 'docs' / 'models.md'
 _MOST_NAMES = 4  # of one reason in one row
 _INTRODUCTION = """\
 # What is quantized in which model
-<!-- written by scripts/models_page.py from scripts/families.py: run it again after a change -->
+<!-- written by tests/helpers/models_page.py from families.py: run it again after a change -->
 
 A test converts each of these upstream configs, calibrates it, trains it one step and evaluates it
 with hard functions: 3-bit weights, 8-bit activations, the first and last layers in float
