@@ -10,8 +10,7 @@ from torch import nn
 import mmqnet  # noqa: F401 -- repairs upstream faults before anything else is imported
 from mmqnet import visualization as vis
 from mmqnet.calibration import calibrate, run_model
-from mmqnet.engine.arguments import positive_integer
-from mmqnet.engine.launch import load_config
+from mmqnet.command_line import load_config, positive_integer
 from mmqnet.models import build_model, check_calibrated, load_weights
 
 Parser = argparse.ArgumentParser

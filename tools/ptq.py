@@ -12,8 +12,13 @@ from torch import nn
 
 import mmqnet  # noqa: F401 -- repairs upstream faults before anything else is imported
 from mmqnet.calibration import calibrate_on_samples, learning_batch_norms, reestimate_on_samples
-from mmqnet.engine.arguments import positive_integer
-from mmqnet.engine.launch import add_arguments, build_runner, check_checkpoint, load_config
+from mmqnet.command_line import (
+    add_arguments,
+    build_runner,
+    check_checkpoint,
+    load_config,
+    positive_integer,
+)
 from mmqnet.engine.unwrap import unwrap
 from mmqnet.engine.whole_files import WHOLE_FILES
 from mmqnet.models import load_weights

@@ -7,7 +7,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.evaluator import DumpResults
 
 import mmqnet  # noqa: F401 -- repairs upstream faults before anything else is imported
-from mmqnet.engine.launch import add_arguments, build_runner, check_checkpoint, load_config
+from mmqnet.command_line import add_arguments, build_runner, check_checkpoint, load_config
 from mmqnet.quantizers import soft_evaluation
 
 

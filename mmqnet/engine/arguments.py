@@ -1,6 +1,5 @@
-"""Checks of what hooks and command lines are given."""
+"""Checks of what hooks are given."""
 
-import argparse
 import sys
 
 
@@ -30,10 +29,3 @@ def _check_integer(key: str, value: int, allowed: range, what: str) -> None:
     if not is_integer or value not in allowed:
         error = ValueError if is_integer else TypeError
         raise error(f'`{key}` should be {what}, but got {value!r}')
-
-
-def positive_integer(text: str) -> int:
-    """Type of a command line's argument."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f'should be a positive integer, but got {text!r}')
-    return int(text)

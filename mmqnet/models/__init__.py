@@ -2,7 +2,7 @@
 
 from mmqnet.models.alexnet import AlexNetBN
 from mmqnet.models.convert import convert
-from mmqnet.models.loading import build_model, check_calibrated, load_weights
+from mmqnet.models.loading import build_model, check_calibrated, is_complete, load_weights
 from mmqnet.models.quantization_config import QuantizationConfig
 from mmqnet.models.quantized_model import QuantizedModel
 from mmqnet.models.report import LayerReport, QuantizationReport
@@ -16,5 +16,6 @@ __all__ = [
     'build_model',
     'check_calibrated',
     'convert',
+    'is_complete',
     'load_weights',
 ]

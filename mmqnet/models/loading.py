@@ -1,6 +1,7 @@
 """From a config and a checkpoint to a quantized model, without a runner."""
 
 import pickle
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,11 @@ def build_model(config: Config) -> nn.Module:
         )
     model.eval()  # SSDVGG's does not return the model
     return model
+
+
+def is_complete(checkpoint: str | Path) -> bool:
+    """Return whether a checkpoint has its end: torch writes a zip file, whose table comes last."""
+    return Path(checkpoint).is_dir() or zipfile.is_zipfile(checkpoint)  # DeepSpeed's are folders
 
 
 def load_weights(model: nn.Module, path: str) -> None:

@@ -12,7 +12,7 @@ from mmdet.datasets import CocoDataset
 from mmengine.config import Config, ConfigDict
 from synthetic_data import write_coco, write_imagenet, write_voc
 
-from mmqnet.engine.launch import load_config
+from mmqnet.command_line import load_config
 
 ITERATIONS = 3  # one for each phase
 _BATCH = {'mmdet': 1, 'mmpretrain': 2}  # a classifier's batch normalization asks for two

@@ -28,7 +28,7 @@ from picture import draw
 from records import Records, table
 
 import mmqnet
-from mmqnet.engine.arguments import positive_integer
+from mmqnet.command_line import positive_integer
 from mmqnet.engine.whole_files import WholeFileBackend
 from mmqnet.ops.kernel import kernel_unavailable
 
