@@ -2,8 +2,6 @@
 
 import json
 import math
-import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +9,7 @@ from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 
-import mmqnet  # noqa: F401 -- repairs upstream faults before anything else is imported
+from mmqnet import atomic  # repairs upstream faults before anything else is imported
 
 
 @dataclass(frozen=True)
@@ -91,19 +89,6 @@ def make_table(rows: list[Row]) -> str:
     return '\n'.join(lines) + '\n'
 
 
-def replace_file(path: Path, text: str) -> None:
-    """Writes a file whole or not at all."""
-    handle, name = tempfile.mkstemp(prefix=f'.{path.name}-', dir=path.parent)
-    try:
-        with os.fdopen(handle, 'w') as file:
-            file.write(text)
-        Path(name).chmod(0o644)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-
-
 def write_results(folder: Path, name: str, rows: list[Row]) -> str:
     """Writes NAME.json and NAME.md; the text for the screen."""
     entries = [
@@ -118,6 +103,6 @@ def write_results(folder: Path, name: str, rows: list[Row]) -> str:
         for row in rows
     ]
     text = make_table(rows)
-    replace_file(folder / f'{name}.json', json.dumps(dict(rows=entries), indent=2) + '\n')
-    replace_file(folder / f'{name}.md', text)
+    atomic.write_text(folder / f'{name}.json', json.dumps(dict(rows=entries), indent=2) + '\n')
+    atomic.write_text(folder / f'{name}.md', text)
     return text

@@ -12,6 +12,7 @@ PACKAGE = Path(mmqnet.__file__).resolve().parent
 # A part may import parts of a smaller number, and itself.
 LEVELS = dict(
     version=0,
+    atomic=0,
     checks=0,
     compat=0,
     registry=0,
@@ -29,7 +30,12 @@ LEVELS = dict(
 READERS = {'export', 'visualization'}  # nothing else imports them
 # What may be imported beside the standard library and mmqnet itself; the rest is free.
 THIRD_PARTIES = dict(
-    version=set(), checks=set(), compat=set(), registry={'mmengine'}, ops={'torch', 'triton'}
+    version=set(),
+    atomic=set(),
+    checks=set(),
+    compat=set(),
+    registry={'mmengine'},
+    ops={'torch', 'triton'},
 )
 
 

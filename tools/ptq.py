@@ -19,8 +19,8 @@ from mmqnet.command_line import (
     load_config,
     positive_integer,
 )
+from mmqnet.engine.atomic_backend import ATOMIC
 from mmqnet.engine.unwrap import unwrap
-from mmqnet.engine.whole_files import WHOLE_FILES
 from mmqnet.models import load_weights
 from mmqnet.quantizers import quantizers_of
 
@@ -80,12 +80,12 @@ def load_float(model: nn.Module, args: argparse.Namespace) -> None:
 
 
 def save(runner: Runner, dataset: Any, path: str) -> None:
-    """Writes the checkpoint, with the names of the classes, whole or not at all."""
+    """Write the checkpoint, with the names of the classes, atomically."""
     meta = dict(cfg=runner.cfg.pretty_text, mmengine_version=mmengine.__version__)
     if hasattr(dataset, 'metainfo'):
         meta['dataset_meta'] = dataset.metainfo
     checkpoint = dict(meta=meta, state_dict=weights_to_cpu(unwrap(runner.model).state_dict()))
-    save_checkpoint(checkpoint, path, backend_args=dict(backend=WHOLE_FILES))
+    save_checkpoint(checkpoint, path, backend_args=dict(backend=ATOMIC))
     runner.logger.info(f'Written to {path}')
 
 

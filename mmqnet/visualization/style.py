@@ -1,13 +1,13 @@
-"""One look for all pictures, and files that are written whole or not at all."""
+"""The style of all pictures, and their files."""
 
-import os
-import tempfile
 from pathlib import Path
 from typing import Literal
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+
+from mmqnet import atomic
 
 # Okabe and Ito's colours, which colour-blind readers tell apart.
 BLUE, ORANGE, RED = '#0072B2', '#E69F00', '#D55E00'
@@ -67,7 +67,7 @@ def check_picture_path(path: str | Path) -> Path:
 
 
 def save_figure(figure: Figure, path: str | Path) -> None:
-    """Writes a picture whole or not at all; makes its folder if need be.
+    """Write a picture atomically; its folder is created if it does not exist.
 
     Args:
         figure: What to draw.
@@ -77,13 +77,5 @@ def save_figure(figure: Figure, path: str | Path) -> None:
         ValueError: As :func:`check_picture_path`.
     """
     path = check_picture_path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f'.{path.stem}-', suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    try:
-        figure.savefig(name, dpi=_DPI)
-        Path(name).chmod(0o644)  # mkstemp's are readable to their owner only
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    with atomic.replacing(path) as part:
+        figure.savefig(part, format=path.suffix[1:], dpi=_DPI)

@@ -195,14 +195,6 @@ def test_results(modules, tmp_path, hard, verdict):
     assert sorted(path.name for path in tmp_path.iterdir()) == ['results.json', 'results.md']
 
 
-def test_a_failed_write_leaves_the_old_file(modules, tmp_path):
-    results = modules[1]
-    results.replace_file(tmp_path / 'a.md', 'old')
-    with pytest.raises(TypeError):
-        results.replace_file(tmp_path / 'a.md', None)
-    assert [path.read_text() for path in tmp_path.iterdir()] == ['old']
-
-
 @pytest.mark.parametrize('all_bits', [False, True])
 def test_one_table_of_all_that_was_trained(modules, demo, monkeypatch, all_bits, capsys):
     trained, evaluated = [], []

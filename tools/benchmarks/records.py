@@ -7,7 +7,7 @@ from typing import Any
 
 from measuring import Ratio, Row
 
-from mmqnet.engine.whole_files import WholeFileBackend
+from mmqnet import atomic
 
 
 class Records:
@@ -42,7 +42,7 @@ class Records:
             conditions=self._conditions,
             parts={p: {c: asdict(r) for c, r in rows.items()} for p, rows in self.rows.items()},
         )
-        WholeFileBackend().put_text(json.dumps(content, indent=1), self._path)
+        atomic.write_text(self._path, json.dumps(content, indent=1))
 
     def drop(self, part: str) -> None:
         """Forgets a part."""

@@ -28,8 +28,8 @@ from picture import draw
 from records import Records, table
 
 import mmqnet
+from mmqnet import atomic
 from mmqnet.command_line import positive_integer
-from mmqnet.engine.whole_files import WholeFileBackend
 from mmqnet.ops.kernel import kernel_unavailable
 
 PARTS: dict[str, Callable[[Settings], Cases]] = {
@@ -121,7 +121,7 @@ def main() -> None:
         return
     picture = draw(records.rows)
     if picture is not None:
-        WholeFileBackend().put(picture, args.out_dir / 'results.png')
+        atomic.write_bytes(args.out_dir / 'results.png', picture)
     print(f'written: {args.out_dir}/results.json' + (' and .png' if picture else ''))
 
 
