@@ -9,7 +9,7 @@ from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 
-from mmqnet import atomic  # repairs upstream faults before anything else is imported
+from mmqnet import atomic  # repairs upstream faults, too
 
 
 @dataclass(frozen=True)

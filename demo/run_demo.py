@@ -205,9 +205,14 @@ def draw(float_checkpoint: Path, quantized_checkpoint: Path) -> None:
     if picture.exists() and picture.stat().st_mtime > quantized_checkpoint.stat().st_mtime:
         reuse(title, picture)
         return
-    models = [FLOAT_CONFIG, float_checkpoint, QUANTIZED_CONFIG, quantized_checkpoint]
-    command = ['python', 'demo/draw_detections.py', *map(str, models), '--out', str(picture)]
-    run(title, MINUTES['pictures'], command)
+    models = (
+        ('float', FLOAT_CONFIG, float_checkpoint),
+        ('quantized', QUANTIZED_CONFIG, quantized_checkpoint),
+    )
+    command = ['python', 'tools/analyze.py', 'detections', '--image-dir', str(DATA_DIR / 'val')]
+    for model in models:
+        command += ['--model', *map(str, model)]
+    run(title, MINUTES['pictures'], [*command, '--out', str(picture)])
 
 
 def demo(all_bits: bool) -> None:
