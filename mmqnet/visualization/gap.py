@@ -1,6 +1,5 @@
 """How much the hard functions lose against the soft ones over a training (figure 4)."""
 
-import difflib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from mmqnet.checks import did_you_mean
 from mmqnet.visualization.style import BLUE, FAINT, ORANGE, RED, new_figure, set_title, tidy
 
 _SOFT, _HARD = 'gap/soft/', 'gap/hard/'
@@ -63,9 +63,9 @@ def read_gap(path: str | Path, metric: str | None = None) -> GapCurve:
         )
     metric = names[0] if metric is None else metric
     if metric not in names:
-        near = difflib.get_close_matches(metric, names, n=1, cutoff=0.4)
-        hint = f'; did you mean {near[0]!r}?' if near else ''
-        raise ValueError(f'{str(path)!r} has no metric {metric!r}; it has {names}{hint}')
+        raise ValueError(
+            f'{str(path)!r} has no metric {metric!r}; it has {names}.{did_you_mean(metric, names)}'
+        )
     records = [record for record in records if metric in _metrics(record)]
     temperatures = {
         name.removeprefix('temperature_'): tuple(float(record[name]) for record in records)

@@ -1,6 +1,5 @@
 """What pictures of a layer are drawn from: its quantizer and the values that pass it."""
 
-import difflib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from mmqnet.calibration import SampleCollector, modes_kept
+from mmqnet.checks import did_you_mean
 from mmqnet.layers import QuantizedLayer
 from mmqnet.quantizers import Quantizer
 
@@ -129,9 +129,9 @@ def check_layer(model: nn.Module, layer: str, kind: str) -> None:
         raise ValueError(f'the model has no {what}: see its `quantization` config')
     known = dict(model.named_modules())
     if layer not in known:
-        near = difflib.get_close_matches(layer, names, n=3, cutoff=0.5)
-        hint = f'did you mean {near}?' if near else f'layers with {what} are {_shorten(names)}'
-        raise ValueError(f'the model has no layer {layer!r}; {hint}')
+        near = did_you_mean(layer, names, count=3)
+        hint = f'.{near}' if near else f'; layers with {what} are {_shorten(names)}'
+        raise ValueError(f'the model has no layer {layer!r}{hint}')
     inside = [name for name in names if name.startswith(f'{layer}.')]
     around = [name for name in names if layer.startswith(f'{name}.')]
     if kind == 'input' and around:

@@ -130,7 +130,10 @@ def test_report(analyze):
 @pytest.mark.parametrize(
     ('args', 'message'),
     [
-        (('quantized.py', 'quantized.pth', 'backbone.layer1.0.conv'), "did you mean ['backbone.l"),
+        (
+            ('quantized.py', 'quantized.pth', 'backbone.layer1.0.conv'),
+            "Did you mean 'backbone.layer1",
+        ),
         (('quantized.py', 'quantized.pth', 'backbone.conv1'), "'backbone.conv1' (Conv2d) does not"),
         (
             ('quantized.py', 'quantized.pth', 'backbone.layer1.0.conv1', '--data', '1'),

@@ -9,7 +9,7 @@ from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch import nn
 
 from mmqnet.calibration import learning_batch_norms, reestimate_on_samples
-from mmqnet.engine.arguments import check_positive_integers, check_seed
+from mmqnet.checks import check_positive_integer, check_seed
 from mmqnet.engine.unwrap import unwrap, with_averages
 from mmqnet.registry import HOOKS
 
@@ -40,8 +40,8 @@ class BatchNormReestimationHook(Hook):
     priority = 'LOW'
 
     def __init__(self, num_samples: int = 1000, seed: int = 0) -> None:
-        check_positive_integers('BatchNormReestimationHook', num_samples=num_samples)
-        check_seed('BatchNormReestimationHook', seed)
+        check_positive_integer(num_samples, 'BatchNormReestimationHook.num_samples')
+        check_seed(seed, 'BatchNormReestimationHook.seed')
         self._num_samples = num_samples
         self._seed = seed
 

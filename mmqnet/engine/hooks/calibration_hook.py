@@ -4,7 +4,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from mmqnet.calibration import calibrate_on_samples
-from mmqnet.engine.arguments import check_positive_integers, check_seed
+from mmqnet.checks import check_positive_integer, check_seed
 from mmqnet.engine.unwrap import unwrap
 from mmqnet.registry import HOOKS
 
@@ -28,8 +28,8 @@ class CalibrationHook(Hook):
     priority = 'ABOVE_NORMAL'
 
     def __init__(self, num_samples: int = 1000, seed: int = 0) -> None:
-        check_positive_integers('CalibrationHook', num_samples=num_samples)
-        check_seed('CalibrationHook', seed)
+        check_positive_integer(num_samples, 'CalibrationHook.num_samples')
+        check_seed(seed, 'CalibrationHook.seed')
         self._num_samples = num_samples
         self._seed = seed
 

@@ -12,7 +12,7 @@ from mmengine.registry import DATASETS
 from mmengine.runner import BaseLoop, EpochBasedTrainLoop, Runner
 from torch.utils.data import DataLoader, Dataset
 
-from mmqnet.engine.arguments import check_positive_integers
+from mmqnet.checks import check_positive_integer
 from mmqnet.engine.unwrap import unwrap
 from mmqnet.quantizers import soft_evaluation
 from mmqnet.registry import HOOKS
@@ -39,7 +39,8 @@ class SoftHardGapHook(Hook):
     priority = 'LOWEST'
 
     def __init__(self, interval: int = 1, num_samples: int = 200) -> None:
-        check_positive_integers('SoftHardGapHook', interval=interval, num_samples=num_samples)
+        check_positive_integer(interval, 'SoftHardGapHook.interval')
+        check_positive_integer(num_samples, 'SoftHardGapHook.num_samples')
         self._interval = interval
         self._num_samples = num_samples
         self._loader: DataLoader[Any] | None = None

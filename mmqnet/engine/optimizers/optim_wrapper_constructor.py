@@ -1,14 +1,13 @@
 """Parameter groups of their own for quantized weights, scales and all others."""
 
-import math
 from typing import Any, ClassVar
 
 from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapper
 from torch import nn
 
+from mmqnet.checks import check_keys, check_number
 from mmqnet.engine.unwrap import unwrap
 from mmqnet.layers import parameter_roles
-from mmqnet.quantizers import check_keys
 from mmqnet.registry import OPTIM_WRAPPER_CONSTRUCTORS
 
 _ROLES = ('quantized', 'scale', 'other')
@@ -57,9 +56,9 @@ class QuantOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         check_keys(settings, self.known_keys, 'paramwise_cfg')
         settings = dict(settings)
         self._settings = {role: settings.pop(role, {}) for role in _ROLES}
-        self._settings['scale'] = {'weight_decay': 0.0, **self._settings['scale']}
         for role, setting in self._settings.items():
             _check_setting(setting, f'paramwise_cfg.{role}')
+        self._settings['scale'] = {'weight_decay': 0.0, **self._settings['scale']}
         # an empty dict would make MMEngine put all parameters into one group
         super().__init__(optim_wrapper_cfg, settings or {'custom_keys': {}})
 
@@ -108,9 +107,6 @@ def _merge(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def _check_setting(setting: Any, key: str) -> None:
     check_keys(setting, _SETTINGS, key)
     for name, value in setting.items():
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise TypeError(f'`{key}.{name}` should be a number, but got {value!r}')
-        if value < 0 or not math.isfinite(value):
-            raise ValueError(f'`{key}.{name}` should be finite and not negative, but got {value}')
+        check_number(value, f'{key}.{name}', zero=True)
     if 'lr' in setting and 'lr_mult' in setting:
         raise ValueError(f'`{key}` should name `lr` or `lr_mult`, but got both: {dict(setting)}')

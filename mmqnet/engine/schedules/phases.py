@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from mmqnet.quantizers import Mode, check_keys
+from mmqnet.checks import check_choice, check_keys, check_number
+from mmqnet.quantizers import Mode
 
 
 class Phase(enum.Enum):
@@ -42,13 +43,8 @@ class PhaseSchedule:
         names = {phase.name.lower(): phase for phase in Phase}
         for i, entry in enumerate(config):
             check_keys(entry, ['begin', 'phase'], f'{key}[{i}]')
-            begin, phase = entry.get('begin'), entry.get('phase')
-            if isinstance(begin, bool) or not isinstance(begin, int | float):
-                raise TypeError(f'`{key}[{i}].begin` should be a number, but got {begin!r}')
-            if phase not in tuple(names):  # which compares: a list cannot be looked up
-                raise ValueError(
-                    f'`{key}[{i}].phase` should be one of {sorted(names)}, but got {phase!r}'
-                )
+            check_number(entry.get('begin'), f'{key}[{i}].begin', zero=True)
+            check_choice(entry.get('phase'), sorted(names), f'{key}[{i}].phase')
         begins = tuple(float(entry['begin']) for entry in config)
         increasing = all(low < high for low, high in pairwise(begins))
         if begins[0] != 0 or not increasing or begins[-1] >= 1:
