@@ -33,7 +33,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Backbone:
-    """What the backbone of a quantized model takes.
+    """Size and bits of the backbone of a quantized model.
 
     Attributes:
         float_bytes: Bytes of its weights in float32.
@@ -47,7 +47,7 @@ class Backbone:
 
 
 def describe_backbone(config: Config) -> Backbone:
-    """Builds the quantized model of a config, without weights, and looks at its backbone."""
+    """Return what the backbone of a quantized config takes; the model is built without weights."""
     from mmdet.registry import MODELS
 
     MMLogger.get_instance('demo', log_level='WARNING')  # no table of layers on the screen
@@ -66,13 +66,13 @@ def describe_backbone(config: Config) -> Backbone:
 
 
 def share_of_float(row: Row, rows: list[Row]) -> float:
-    """What a model keeps of the mAP of the first one."""
+    """Return the share of the first model's mAP that a model keeps."""
     first = rows[0].metrics['coco/bbox_mAP']
     return row.metrics['coco/bbox_mAP'] / first if first else math.nan
 
 
 def make_table(rows: list[Row]) -> str:
-    """The rows in markdown, with what each keeps of the float one."""
+    """Return the rows in Markdown, each with its share of the float model's mAP."""
     lines = [
         '| model | W / A bits | backbone weights | mAP | mAP50 | mAP75 | of float | target |',
         '|---|---|---|---|---|---|---|---|',
@@ -90,7 +90,7 @@ def make_table(rows: list[Row]) -> str:
 
 
 def write_results(folder: Path, name: str, rows: list[Row]) -> str:
-    """Writes NAME.json and NAME.md; the text for the screen."""
+    """Write NAME.json and NAME.md, and return the table."""
     entries = [
         dict(
             model=row.title,

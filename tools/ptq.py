@@ -53,7 +53,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def check_config(config: Config, path: str) -> None:
-    """Looks for what calibration and test take from a config before their long work."""
+    """Check that a config has what calibration and test need."""
     for key in ('train_dataloader', 'test_dataloader', 'test_cfg', 'test_evaluator'):
         if config.get(key) is None:
             raise ValueError(
@@ -63,7 +63,7 @@ def check_config(config: Config, path: str) -> None:
 
 
 def load_float(model: nn.Module, args: argparse.Namespace) -> None:
-    """Loads the float checkpoint, and refuses what calibration would be wasted on."""
+    """Load the float checkpoint; refuse a float model and a quantized checkpoint."""
     if not quantizers_of(model):
         raise ValueError(
             f'the model of {args.config!r} is a float one: `model.type` should be '

@@ -93,7 +93,7 @@ def _what_is_wrong(named: str) -> str:
 
 
 def _resumable(folder: Path) -> Iterator[Path]:
-    """Complete checkpoints with all that resuming needs, the newest first."""
+    """Yield the complete checkpoints with all that resuming needs, the newest first."""
     for path in sorted(folder.glob('*.pth'), key=lambda p: p.stat().st_mtime, reverse=True):
         if is_complete(path):
             try:

@@ -1,4 +1,4 @@
-"""MMEngine's file backend for local files that are written atomically."""
+"""MMEngine's backend for local files, with atomic writing."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

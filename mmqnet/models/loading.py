@@ -17,7 +17,7 @@ from mmqnet.quantizers import quantizers_of
 
 
 def build_model(config: Config) -> nn.Module:
-    """The quantized model of a config, in evaluation mode, without weights.
+    """Build the quantized model of a config, in evaluation mode, with random weights.
 
     Raises:
         ValueError: If the config's model is in float.
@@ -41,7 +41,7 @@ def is_complete(checkpoint: str | Path) -> bool:
 
 
 def load_weights(model: nn.Module, path: str) -> None:
-    """Loads a checkpoint of the float or of the quantized model.
+    """Load a checkpoint of the float or of the quantized model.
 
     MMEngine only warns of weights that are missing or do not fit, and leaves random ones: here they
     are refused for all parameters but the scales of quantizers, which a float model does not have.
@@ -67,7 +67,7 @@ def load_weights(model: nn.Module, path: str) -> None:
 
 
 def check_calibrated(model: nn.Module, path: str) -> None:
-    """Refuses a model whose checkpoint brought no scales and thresholds.
+    """Check that a checkpoint held scales and thresholds for all quantizers.
 
     Raises:
         ValueError: If a quantizer has not been calibrated.

@@ -7,7 +7,7 @@ from mmqnet.checks import did_you_mean
 
 
 def matches(name: str, pattern: str) -> bool:
-    """Whether a pattern names the module ``name`` or one that holds it.
+    """Return whether a pattern matches the module ``name`` or one that contains it.
 
     Args:
         name: Dotted module name, for example ``backbone.layer1.0.conv1``.
@@ -20,12 +20,12 @@ def matches(name: str, pattern: str) -> bool:
 
 
 def matches_any(name: str, patterns: Iterable[str]) -> bool:
-    """Whether any of the patterns matches ``name``."""
+    """Return whether any of the patterns matches ``name``."""
     return any(matches(name, pattern) for pattern in patterns)
 
 
 def check_patterns(patterns: Iterable[str], layers: Mapping[str, str], key: str) -> None:
-    """Refuses patterns that match no layer, or none that can be quantized.
+    """Check that each pattern matches a layer that can be quantized.
 
     Args:
         patterns: The patterns of one config key.

@@ -17,14 +17,14 @@ _DPI = 160
 
 
 def new_figure(height: float, width: float = WIDTH) -> Figure:
-    """An empty figure that no global state of matplotlib knows of; sizes in inches."""
+    """Return an empty figure outside matplotlib's global state; sizes in inches."""
     figure = Figure(figsize=(width, height), layout='constrained', facecolor='white')
     FigureCanvasAgg(figure)
     return figure
 
 
 def tidy(axes: Axes, grid: Literal['x', 'y', 'both'] | None = None) -> None:
-    """Takes off what a reader does not need, and makes the rest readable.
+    """Remove superfluous lines and make the labels readable.
 
     Args:
         axes: What to tidy.
@@ -41,7 +41,7 @@ def tidy(axes: Axes, grid: Literal['x', 'y', 'both'] | None = None) -> None:
 
 
 def set_title(figure: Figure, title: str, subtitle: str = '') -> None:
-    """Puts a title, and a smaller line below it, at the top left of the figure."""
+    """Set a title, and a smaller line below it, at the top left of the figure."""
     figure.suptitle(title, x=0.012, ha='left', size=12, weight='bold', color=INK)
     if subtitle:
         first = figure.axes[0]
@@ -49,7 +49,7 @@ def set_title(figure: Figure, title: str, subtitle: str = '') -> None:
 
 
 def check_picture_path(path: str | Path) -> Path:
-    """Refuses names that no picture can be written to, before any work is done.
+    """Check that a picture can be written to a path, before any work is done.
 
     Raises:
         ValueError: If the suffix is no format that matplotlib writes, or the path is a folder.

@@ -45,7 +45,7 @@ refused.
 
 
 def page() -> str:
-    """The text of the page."""
+    """Return the text of the page."""
     return '\n'.join(
         [
             _INTRODUCTION,
@@ -69,7 +69,7 @@ def _table(chosen: tuple[families.Family, ...]) -> list[str]:
 
 
 def _quantized(report: QuantizationReport) -> str:
-    """Numbers of layers by part and class: ``backbone: 19 Conv2d``."""
+    """Return the numbers of layers by part and class: ``backbone: 19 Conv2d``."""
     parts: dict[str, Counter[str]] = defaultdict(Counter)
     for layer in report.quantized:
         parts[layer.name.split('.')[0]][layer.kind] += 1
@@ -80,7 +80,7 @@ def _quantized(report: QuantizationReport) -> str:
 
 
 def _in_float(report: QuantizationReport) -> str:
-    """Names of the other layers by reason: ``first layer: `backbone.conv1` ``."""
+    """Return the names of the other layers by reason: ``first layer: `backbone.conv1` ``."""
     reasons: dict[str, list[LayerReport]] = defaultdict(list)
     for layer in report.skipped:
         reasons[layer.reason].append(layer)

@@ -16,7 +16,7 @@ from mmqnet.registry import HOOKS
 
 @HOOKS.register_module()
 class BatchNormReestimationHook(Hook):
-    """Recomputes the batch statistics with hard functions, see :func:`reestimate_batch_norm`.
+    """Recompute the batch statistics with hard functions, see :func:`reestimate_batch_norm`.
 
     It does so after every epoch, before a checkpoint is saved and the validation begins: both have
     the new statistics. A training that counts iterations does it where a validation follows, and
@@ -46,7 +46,7 @@ class BatchNormReestimationHook(Hook):
         self._seed = seed
 
     def before_train(self, runner: Runner) -> None:
-        """Refuses a model without statistics to compute now rather than after an epoch.
+        """Check that the model has statistics to compute, now rather than after an epoch.
 
         Raises:
             ValueError: As :func:`learning_batch_norms`.
@@ -54,7 +54,7 @@ class BatchNormReestimationHook(Hook):
         learning_batch_norms(unwrap(runner.model))
 
     def after_train_epoch(self, runner: Runner) -> None:
-        """Computes the statistics after an epoch."""
+        """Compute the statistics after an epoch."""
         # a training that counts iterations says here that it has ended
         if isinstance(runner.train_loop, EpochBasedTrainLoop):
             self._reestimate(runner)
@@ -62,7 +62,7 @@ class BatchNormReestimationHook(Hook):
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
-        """Computes the statistics in a training that counts iterations."""
+        """Compute the statistics in a training that counts iterations."""
         counts_epochs = isinstance(runner.train_loop, EpochBasedTrainLoop)
         if not counts_epochs and _is_looked_at(runner):
             self._reestimate(runner)
@@ -89,7 +89,7 @@ def _copy_statistics(names: list[str], source: nn.Module, target: nn.Module) -> 
 
 
 def _is_looked_at(runner: Runner) -> bool:
-    """Whether a validation follows this iteration, or the end of the training."""
+    """Return whether a validation follows this iteration, or the end of the training."""
     loop, done = runner.train_loop, runner.iter + 1
     if done == runner.max_iters:
         return True

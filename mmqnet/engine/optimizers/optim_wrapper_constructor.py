@@ -26,7 +26,7 @@ _SETTINGS = ('lr', 'lr_mult', 'weight_decay')
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
 class QuantOptimWrapperConstructor(DefaultOptimWrapperConstructor):
-    """MMEngine's constructor, with settings by the role of a parameter in quantization.
+    """Build an optimizer with settings by the role of a parameter in quantization.
 
     ``paramwise_cfg`` takes three more keys, each a dict with ``lr`` (the rate itself), or
     ``lr_mult``, and ``weight_decay``:
@@ -63,7 +63,7 @@ class QuantOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         super().__init__(optim_wrapper_cfg, settings or {'custom_keys': {}})
 
     def __call__(self, model: nn.Module) -> OptimWrapper:
-        """Builds the optimizer wrapper for a converted model, wrapped or not."""
+        """Build the optimizer wrapper for a converted model, wrapped or not."""
         inner = unwrap(model)
         roles = parameter_roles(inner)
         self._roles = {id(parameter): roles[n] for n, parameter in inner.named_parameters()}
@@ -76,7 +76,7 @@ class QuantOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         prefix: str = '',
         is_dcn_module: int | float | None = None,
     ) -> None:
-        """Adds the parameters of ``module`` to ``params``, then applies the roles' settings."""
+        """Add the parameters of ``module`` to ``params``, then apply the roles' settings."""
         super().add_params(params, module, prefix=prefix, is_dcn_module=is_dcn_module)
         if prefix:  # called again for each child; the settings are applied once, to all
             return
@@ -95,7 +95,7 @@ class QuantOptimWrapperConstructor(DefaultOptimWrapperConstructor):
 
 
 def _merge(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Puts parameters with equal settings into one group: optimizers update a group at once."""
+    """Merge groups with equal settings: optimizers update a group at once."""
     merged: dict[tuple[Any, ...], dict[str, Any]] = {}
     for group in groups:
         setting = {key: value for key, value in group.items() if key != 'params'}

@@ -11,7 +11,7 @@ from mmqnet.quantizers import Mode
 
 
 class Phase(enum.Enum):
-    """What learns: a pair of the modes of weights and of activations."""
+    """Modes of the quantizers of weights and of activations in a part of a training."""
 
     WEIGHTS = (Mode.LEARNED, Mode.FLOAT)
     ACTIVATIONS = (Mode.FIXED, Mode.LEARNED)
@@ -32,7 +32,7 @@ class PhaseSchedule:
 
     @classmethod
     def from_config(cls, config: Sequence[Mapping[str, Any]], key: str) -> 'PhaseSchedule':
-        """Checks ``[dict(begin=0, phase='weights'), dict(begin=0.3, phase='both'), ...]``.
+        """Build a schedule from ``[dict(begin=0, phase='weights'), ...]``.
 
         Raises:
             TypeError: If the config is no list, or a ``begin`` no number.
@@ -55,5 +55,5 @@ class PhaseSchedule:
         return cls(begins, tuple(names[entry['phase']] for entry in config))
 
     def value(self, progress: float) -> Phase:
-        """The phase at the share ``progress`` (0..1) of the training."""
+        """Return the phase at the share ``progress`` (0..1) of the training."""
         return [p for b, p in zip(self.begins, self.phases, strict=True) if b <= progress][-1]

@@ -22,7 +22,7 @@ class EpochTemperature:
     cap: float = math.inf
 
     def value(self, epochs: float, progress: float) -> float:
-        """T after ``epochs`` passes over the data."""
+        """Return T after ``epochs`` passes over the data."""
         return min(self.cap, self.slope * (math.floor(epochs) + 1))
 
 
@@ -39,7 +39,7 @@ class ProgressTemperature:
     end: float
 
     def value(self, epochs: float, progress: float) -> float:
-        """T at the share ``progress`` (0..1) of the training."""
+        """Return T at the share ``progress`` (0..1) of the training."""
         return self.start + (self.end - self.start) * progress
 
 
@@ -51,7 +51,7 @@ _SCHEDULES: dict[str, type[EpochTemperature] | type[ProgressTemperature]] = {
 
 
 def build_temperature(by: str, config: Mapping[str, Any], key: str) -> TemperatureSchedule:
-    """Checks the config of a schedule and makes it.
+    """Build a schedule from its config.
 
     Args:
         by: ``'epoch'`` or ``'progress'``.
