@@ -52,7 +52,7 @@ def say_plain_kernel(reason: object) -> None:
 
 
 def kernel_extension() -> list[Extension]:
-    """The C++ kernel, or an empty list and one line that says why it is left out."""
+    """Return the C++ kernel, or an empty list after printing why it is left out."""
     sources = sorted((ROOT / PACKAGE / 'ops' / 'csrc').glob('*.cpp'))
     if os.environ.get('MMQNET_WITH_KERNEL') == '0':
         say_plain_kernel('MMQNET_WITH_KERNEL=0')
@@ -79,7 +79,7 @@ def kernel_extension() -> list[Extension]:
 
 
 def kernel_command() -> type:
-    """torch's build command, which reports a failed compilation and goes on."""
+    """Return torch's build command, changed to report a failed compilation and continue."""
     try:
         from torch.utils.cpp_extension import BuildExtension
     except Exception:

@@ -2,8 +2,6 @@
 
 import json
 import math
-import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +9,7 @@ from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 
-import mmqnet  # noqa: F401 -- repairs upstream faults before anything else is imported
+from mmqnet import atomic  # repairs upstream faults, too
 
 
 @dataclass(frozen=True)
@@ -35,7 +33,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Backbone:
-    """What the backbone of a quantized model takes.
+    """Size and bits of the backbone of a quantized model.
 
     Attributes:
         float_bytes: Bytes of its weights in float32.
@@ -49,7 +47,7 @@ class Backbone:
 
 
 def describe_backbone(config: Config) -> Backbone:
-    """Builds the quantized model of a config, without weights, and looks at its backbone."""
+    """Return what the backbone of a quantized config takes; the model is built without weights."""
     from mmdet.registry import MODELS
 
     MMLogger.get_instance('demo', log_level='WARNING')  # no table of layers on the screen
@@ -68,13 +66,13 @@ def describe_backbone(config: Config) -> Backbone:
 
 
 def share_of_float(row: Row, rows: list[Row]) -> float:
-    """What a model keeps of the mAP of the first one."""
+    """Return the share of the first model's mAP that a model keeps."""
     first = rows[0].metrics['coco/bbox_mAP']
     return row.metrics['coco/bbox_mAP'] / first if first else math.nan
 
 
 def make_table(rows: list[Row]) -> str:
-    """The rows in markdown, with what each keeps of the float one."""
+    """Return the rows in Markdown, each with its share of the float model's mAP."""
     lines = [
         '| model | W / A bits | backbone weights | mAP | mAP50 | mAP75 | of float | target |',
         '|---|---|---|---|---|---|---|---|',
@@ -91,21 +89,8 @@ def make_table(rows: list[Row]) -> str:
     return '\n'.join(lines) + '\n'
 
 
-def replace_file(path: Path, text: str) -> None:
-    """Writes a file whole or not at all."""
-    handle, name = tempfile.mkstemp(prefix=f'.{path.name}-', dir=path.parent)
-    try:
-        with os.fdopen(handle, 'w') as file:
-            file.write(text)
-        Path(name).chmod(0o644)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-
-
 def write_results(folder: Path, name: str, rows: list[Row]) -> str:
-    """Writes NAME.json and NAME.md; the text for the screen."""
+    """Write NAME.json and NAME.md, and return the table."""
     entries = [
         dict(
             model=row.title,
@@ -118,6 +103,6 @@ def write_results(folder: Path, name: str, rows: list[Row]) -> str:
         for row in rows
     ]
     text = make_table(rows)
-    replace_file(folder / f'{name}.json', json.dumps(dict(rows=entries), indent=2) + '\n')
-    replace_file(folder / f'{name}.md', text)
+    atomic.write_text(folder / f'{name}.json', json.dumps(dict(rows=entries), indent=2) + '\n')
+    atomic.write_text(folder / f'{name}.md', text)
     return text

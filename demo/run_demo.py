@@ -50,7 +50,7 @@ def say(text: str) -> None:
 
 
 def run(title: str, minutes: float, command: list[str]) -> None:
-    """Runs one step as a command of its own, shows the gist and keeps the whole output in LOG."""
+    """Run one step as a process, print its main lines and append all of its output to LOG."""
     say(f'\n== {title} (about {describe_time(60 * minutes)})\n   {shlex.join(command)}')
     start = time.monotonic()
     tail: list[str] = []
@@ -85,7 +85,7 @@ def reuse(title: str, what: Path) -> None:
 
 
 def why_stale(work_dir: Path, config: Config, needs: list[Path]) -> str:
-    """Why what is in ``work_dir`` is not a training with this config on these files, or ''."""
+    """Return why ``work_dir`` holds no training of this config on these files, or ''."""
     dumped = work_dir / Path(config.filename).name
     try:
         before = Config.fromfile(dumped).to_dict()
@@ -106,7 +106,7 @@ def why_stale(work_dir: Path, config: Config, needs: list[Path]) -> str:
 
 
 def set_aside(folder: Path) -> Path:
-    """Renames a folder to the first free name beside it."""
+    """Rename a folder to the first free name beside it."""
     number = 1
     while (aside := folder.with_name(f'{folder.name}.old{number}')).exists():
         number += 1
@@ -114,7 +114,7 @@ def set_aside(folder: Path) -> Path:
 
 
 def last_checkpoint(work_dir: Path) -> Path | None:
-    """The last checkpoint that was written whole: MMEngine notes its name when it is."""
+    """Return the last complete checkpoint, whose name MMEngine writes to ``last_checkpoint``."""
     try:
         noted = Path((work_dir / 'last_checkpoint').read_text().strip())
     except OSError:
@@ -124,7 +124,7 @@ def last_checkpoint(work_dir: Path) -> Path | None:
 
 
 def train(title: str, config_file: Path, epoch_minutes: float, needs: list[Path]) -> Path:
-    """Trains, resumes or reuses a training; the final checkpoint."""
+    """Train, resume or reuse a training, and return the final checkpoint."""
     config = Config.fromfile(config_file)
     work_dir = Path('work_dirs', config_file.stem)
     final = work_dir / f'epoch_{config.train_cfg.max_epochs}.pth'
@@ -146,7 +146,7 @@ def train(title: str, config_file: Path, epoch_minutes: float, needs: list[Path]
 
 
 def evaluate(title: str, config_file: Path, checkpoint: Path, name: str, *options: str) -> dict:
-    """The metrics of a checkpoint by tools/test.py."""
+    """Return the metrics that tools/test.py writes for a checkpoint."""
     work_dir = OUT_DIR / name
 
     def newest() -> Path | None:
@@ -178,7 +178,7 @@ def recipe_of(config_file: Path) -> str:
 
 
 def make_rows(float_checkpoint: Path, quantized: dict[Path, Path]) -> list[Row]:
-    """Evaluates all models; the rows of the final table.
+    """Evaluate all models and return the rows of the final table.
 
     Args:
         float_checkpoint: The float model's.
@@ -205,9 +205,14 @@ def draw(float_checkpoint: Path, quantized_checkpoint: Path) -> None:
     if picture.exists() and picture.stat().st_mtime > quantized_checkpoint.stat().st_mtime:
         reuse(title, picture)
         return
-    models = [FLOAT_CONFIG, float_checkpoint, QUANTIZED_CONFIG, quantized_checkpoint]
-    command = ['python', 'demo/draw_detections.py', *map(str, models), '--out', str(picture)]
-    run(title, MINUTES['pictures'], command)
+    models = (
+        ('float', FLOAT_CONFIG, float_checkpoint),
+        ('quantized', QUANTIZED_CONFIG, quantized_checkpoint),
+    )
+    command = ['python', 'tools/analyze.py', 'detections', '--image-dir', str(DATA_DIR / 'val')]
+    for model in models:
+        command += ['--model', *map(str, model)]
+    run(title, MINUTES['pictures'], [*command, '--out', str(picture)])
 
 
 def demo(all_bits: bool) -> None:

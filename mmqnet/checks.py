@@ -1,4 +1,4 @@
-"""Checks of what configs, hooks and command lines are given; depends on nothing.
+"""Checks of values in configs and of arguments; depends on the standard library only.
 
 Every message names the key, what would be right and the value: TypeError for wrong types,
 ValueError for wrong values.
@@ -6,18 +6,31 @@ ValueError for wrong values.
 
 import difflib
 import math
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 
-def did_you_mean(name: object, known: Iterable[str]) -> str:
-    """The end of a message about an unknown name: the nearest known one, or nothing."""
-    near = difflib.get_close_matches(str(name), list(known), n=1)
-    return f' Did you mean {near[0]!r}?' if near else ''
+def did_you_mean(name: object, known: Iterable[str], count: int = 1) -> str:
+    """Return the end of a message about an unknown name: the nearest known ones, or nothing.
+
+    Args:
+        name: What was given.
+        known: The names that exist.
+        count: How many of them to name at most.
+
+    Example:
+        >>> did_you_mean('slop', ['slope', 'cap'])
+        " Did you mean 'slope'?"
+        >>> did_you_mean('start', ['slope', 'cap'])
+        ''
+    """
+    near = difflib.get_close_matches(str(name), list(known), n=count)
+    return f' Did you mean {_alternatives(near)}?' if near else ''
 
 
 def check_keys(config: Any, known: Sequence[str], key: str) -> None:
-    """Refuses a dict with keys that nobody reads.
+    """Check that a dict has known keys only.
 
     Raises:
         TypeError: If ``config`` is no dict.
@@ -34,19 +47,17 @@ def check_keys(config: Any, known: Sequence[str], key: str) -> None:
 
 
 def check_choice(value: Any, choices: Sequence[str], key: str) -> None:
-    """Refuses what is not one of ``choices``.
+    """Check that a value is one of ``choices``.
 
     Raises:
         ValueError: If ``value`` is none of them.
     """
     if value not in tuple(choices):  # a tuple compares: a list cannot be looked up in a set
-        *others, last = map(repr, choices)
-        allowed = f'{", ".join(others)} or {last}' if others else last
-        raise ValueError(f'`{key}` should be {allowed}, but got {value!r}')
+        raise ValueError(f'`{key}` should be {_alternatives(choices)}, but got {value!r}')
 
 
 def check_bool(value: Any, key: str) -> None:
-    """Refuses what is not True or False.
+    """Check that a value is True or False.
 
     Raises:
         TypeError: If ``value`` is no bool.
@@ -63,7 +74,7 @@ def check_number(
     infinite: bool = False,
     optional: bool = False,
 ) -> None:
-    """Refuses what is not a positive, finite number.
+    """Check that a value is a positive, finite number.
 
     Args:
         value: What was given.
@@ -88,7 +99,7 @@ def check_number(
 
 
 def check_integer(value: Any, key: str, allowed: range, what: str) -> None:
-    """Refuses what is not an integer of a range.
+    """Check that a value is an integer of a range.
 
     Args:
         value: What was given.
@@ -106,10 +117,35 @@ def check_integer(value: Any, key: str, allowed: range, what: str) -> None:
         raise error(f'`{key}` should be {what}, but got {value!r}')
 
 
+def check_positive_integer(value: Any, key: str) -> None:
+    """Check that a value is a positive integer.
+
+    Raises:
+        TypeError: If ``value`` is no integer.
+        ValueError: If it is not positive.
+    """
+    check_integer(value, key, range(1, sys.maxsize), 'a positive integer')
+
+
+def check_seed(value: Any, key: str) -> None:
+    """Check that a value is a seed that Python, NumPy and torch all take.
+
+    Raises:
+        TypeError: If ``value`` is no integer.
+        ValueError: If it is out of range.
+    """
+    check_integer(value, key, range(2**32), 'an integer from 0 to 2**32 - 1')
+
+
 def is_list_of_numbers(value: Any) -> bool:
-    """Whether ``value`` is a list or tuple of numbers; strings and bools are none."""
+    """Return whether ``value`` is a list or tuple of numbers; strings and bools are none."""
     return (
         isinstance(value, Sequence)
         and not isinstance(value, str)
         and all(isinstance(v, int | float) and not isinstance(v, bool) for v in value)
     )
+
+
+def _alternatives(names: Sequence[str]) -> str:
+    *others, last = map(repr, names)
+    return f'{", ".join(others)} or {last}' if others else last

@@ -23,7 +23,7 @@ Repair = Callable[[ModuleType], None]
 
 
 class _RepairFinder(MetaPathFinder):
-    """Runs a repair just before or just after one module's code, when it is first imported."""
+    """Run a repair just before or just after one module's code, when it is first imported."""
 
     def __init__(self, module: str, repair: Repair, before: bool) -> None:
         self.module = module

@@ -100,7 +100,7 @@ def check_compiler() -> None:
 
 
 def compile_jobs() -> int:
-    """Parallel compilations: one a core, fewer where memory is short."""
+    """Return the number of parallel compilations: one a core, fewer where memory is short."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
     try:
         memory = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30
@@ -110,7 +110,7 @@ def compile_jobs() -> int:
 
 
 def digest(*paths: Path) -> str:
-    """Short hash of the contents of files; a missing file counts as such."""
+    """Return a short hash of the contents of files; a missing file counts as such."""
     state = hashlib.sha256()
     for path in paths:
         state.update(path.name.encode())
@@ -119,7 +119,7 @@ def digest(*paths: Path) -> str:
 
 
 class Steps:
-    """Runs commands step by step, with a log, progress and stamps."""
+    """Run commands step by step, with a log and stamps."""
 
     def __init__(self, venv: Path, total: int) -> None:
         self.venv = venv
@@ -130,7 +130,7 @@ class Steps:
         self.stamps = venv / '.stamps'
 
     def is_done(self, name: str, key: str) -> bool:
-        """Whether the step left its stamp, for this ``key``."""
+        """Return whether the step has a stamp with this ``key``."""
         stamp = self.stamps / name
         return stamp.exists() and stamp.read_text() == key
 
@@ -182,7 +182,7 @@ class Steps:
             )
 
     def _wait(self, process: subprocess.Popen, begin: int) -> None:
-        """Wait, and say now and then how far the command is."""
+        """Wait, and print from time to time how far the command is."""
         start = time.monotonic()
         pause = 15.0 if sys.stdout.isatty() else 60.0
         following = pause
@@ -209,7 +209,7 @@ class Steps:
 
 
 class Environment:
-    """The steps of one environment."""
+    """The steps that create one environment."""
 
     def __init__(self, args: argparse.Namespace) -> None:
         self.venv = Path(args.venv).resolve()
@@ -223,19 +223,19 @@ class Environment:
         self.files = [folder / f'{name}.txt' for name in ('runtime', 'demo', 'export', 'dev')]
 
     def pip(self, *arguments: str, **variables: str) -> None:
-        """``pip install``, with the versions of the stack as constraints."""
+        """Run ``pip install`` with the versions of the stack as constraints."""
         constraint = ('-c', str(self.stack_file))
         self.steps.call(
             self.python, '-m', 'pip', 'install', '-v', *constraint, *arguments, **variables
         )
 
     def can(self, code: str) -> bool:
-        """Whether a line of Python works in the environment."""
+        """Return whether a line of Python works in the environment."""
         result = subprocess.run([self.python, '-c', code], capture_output=True, cwd=self.venv)
         return result.returncode == 0
 
     def make_venv(self) -> None:
-        """Make the environment, or keep one of the same Python, and bring pip up to date."""
+        """Create the environment, or keep one of the same Python, and update pip."""
         version = sys.version_info[:2]
         same = (
             self.can(f'import sys, pip; assert sys.version_info[:2] == {version}')
@@ -350,7 +350,7 @@ class Environment:
 
 
 def parse_args() -> argparse.Namespace:
-    """Command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--stack', default='onedl', help='onedl or openmmlab')
     parser.add_argument('--venv', default=str(ROOT / '.venv'), help='folder of the environment')
@@ -360,7 +360,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def main() -> int:
-    """Make the environment; 1 and one line on standard error if that fails."""
+    """Create the environment; return 1, with one line on standard error, if that fails."""
     args = parse_args()
     start = time.monotonic()
     try:

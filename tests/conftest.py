@@ -53,7 +53,7 @@ def _fixed_seed():
 
 @pytest.fixture(scope='session')
 def root() -> Path:
-    """The folder of the checkout."""
+    """Return the folder of the checkout."""
     return ROOT
 
 

@@ -2,7 +2,9 @@
 
 import argparse
 import sys
+from pathlib import Path
 
+import mmcv
 from mmengine.config import Config, DictAction
 from mmengine.logging import MMLogger
 from torch import nn
@@ -10,38 +12,14 @@ from torch import nn
 import mmqnet  # noqa: F401 -- repairs upstream faults before anything else is imported
 from mmqnet import visualization as vis
 from mmqnet.calibration import calibrate, run_model
-from mmqnet.engine.arguments import positive_integer
-from mmqnet.engine.launch import load_config
+from mmqnet.command_line import check_checkpoint, load_config, positive_integer
+from mmqnet.models import build_model, check_calibrated, load_weights
 
 Parser = argparse.ArgumentParser
 
 
 def parse_args(args: list[str] | None = None) -> argparse.Namespace:
-    config, checkpoint, layer, data, out = (Parser(add_help=False) for _ in range(5))
-    config.add_argument('config', help='config file of the quantized model')
-    config.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, help='settings that override the config'
-    )
-    config.set_defaults(launcher='none', local_rank=0, work_dir=None)
-    checkpoint.add_argument('checkpoint', help='checkpoint of the quantized model')
-    checkpoint.add_argument(
-        '--calibrate',
-        type=positive_integer,
-        nargs='?',
-        const=64,
-        metavar='N',
-        help='take a checkpoint of the float model and initialise the quantizers as a training '
-        'would: from the weights and, for activations, N training images (default 64)',
-    )
-    layer.add_argument('layer', help='name of a layer, or of a residual block for its input')
-    data.add_argument(
-        '--data',
-        type=positive_integer,
-        metavar='N',
-        help='draw activations, seen on N validation images',
-    )
-    out.add_argument('--out', required=True, help='picture to write: .png, .svg, .pdf, ..')
-
+    config, checkpoint, layer, data, out = shared_arguments()
     parser = Parser(description=__doc__)
     commands = parser.add_subparsers(dest='command', required=True)
 
@@ -59,21 +37,73 @@ def parse_args(args: list[str] | None = None) -> argparse.Namespace:
     gap = add('gap', 'Metric with soft and hard functions over a training', out)
     gap.add_argument('log', help='scalars.json of a run, or its work dir')
     gap.add_argument('--metric', help='default: the first one in the log')
+    add_detections(add('detections', 'Detections of several models beside each other', out))
     add('report', 'Print what a config quantizes, layer by layer', config)
     return parser.parse_args(args)
 
 
+def shared_arguments() -> tuple[Parser, ...]:
+    """Return parsers of what several commands take: config, checkpoint, layer, data and out."""
+    config, checkpoint, layer, data, out = (Parser(add_help=False) for _ in range(5))
+    config.add_argument('config', help='config file of the quantized model')
+    config.add_argument(
+        '--cfg-options', nargs='+', action=DictAction, help='settings that override the config'
+    )
+    config.set_defaults(launcher='none', local_rank=0, work_dir=None)
+    checkpoint.add_argument('checkpoint', help='checkpoint of the quantized model')
+    checkpoint.add_argument(
+        '--calibrate',
+        type=positive_integer,
+        nargs='?',
+        const=64,
+        metavar='N',
+        help='take a checkpoint of the float model and initialize the quantizers as a training '
+        'would: from the weights and, for activations, N training images (default 64)',
+    )
+    layer.add_argument('layer', help='name of a layer, or of a residual block for its input')
+    data.add_argument(
+        '--data',
+        type=positive_integer,
+        metavar='N',
+        help='draw activations, collected on N validation images',
+    )
+    out.add_argument('--out', required=True, help='picture to write: .png, .svg, .pdf, ..')
+    return config, checkpoint, layer, data, out
+
+
+def add_detections(parser: Parser) -> None:
+    parser.add_argument(
+        '--model',
+        nargs=3,
+        action='append',
+        required=True,
+        metavar=('TITLE', 'CONFIG', 'CHECKPOINT'),
+        help='a detector, float or quantized, for one row; may be given several times',
+    )
+    parser.add_argument('--image-dir', type=Path, required=True, help='folder of images')
+    parser.add_argument(
+        '--num-images',
+        type=positive_integer,
+        default=6,
+        metavar='N',
+        help='the first N (default 6)',
+    )
+    parser.add_argument(
+        '--score-thr', type=float, default=0.4, help='lowest score of a drawn box (default 0.4)'
+    )
+
+
 def load_model(args: argparse.Namespace, config: Config) -> nn.Module:
-    """The model with its weights, calibrated."""
-    model = vis.build_model(config)
+    """Return the model with its weights, calibrated."""
+    model = build_model(config)
     if args.command != 'overview':  # a wrong name is told before the long work
         vis.check_layer(model, args.layer, 'input' if args.data else 'weight')
-    vis.load_weights(model, args.checkpoint)
+    load_weights(model, args.checkpoint)
     if args.calibrate:
         images = vis.load_images(config, 'train_dataloader', args.calibrate)
         done = calibrate(model, images, lambda batch: run_model(model, batch))
         print(f'initialised {len(done)} quantizers')
-    vis.check_calibrated(model, args.checkpoint)
+    check_calibrated(model, args.checkpoint)
     return model
 
 
@@ -94,13 +124,38 @@ def draw_model(args: argparse.Namespace) -> vis.Figure:
     return vis.draw_staircase(source)
 
 
+def draw_detections(args: argparse.Namespace) -> vis.Figure:
+    """Detect the objects of some images with each model, and draw them.
+
+    Raises:
+        FileNotFoundError: If a config, a checkpoint or the images do not exist.
+    """
+    from mmdet.apis import inference_detector, init_detector
+
+    for _, _, checkpoint in args.model:
+        check_checkpoint(checkpoint)
+    paths = sorted(path for path in args.image_dir.iterdir() if path.suffix in ('.jpg', '.png'))
+    if not paths:
+        raise FileNotFoundError(f'no images (.jpg, .png) in {str(args.image_dir)!r}')
+    images = [mmcv.imread(path) for path in paths[: args.num_images]]  # BGR
+    predictions, classes = {}, ()
+    for title, config, checkpoint in args.model:
+        model = init_detector(config, checkpoint, device='cpu')
+        predictions[title] = inference_detector(model, images)
+        classes = model.dataset_meta['classes']
+    rgb = [mmcv.bgr2rgb(image) for image in images]
+    return vis.draw_side_by_side(rgb, predictions, classes, args.score_thr)
+
+
 def run(args: argparse.Namespace) -> None:
     if args.command == 'report':
-        print(vis.build_model(load_config(args, ())).quantization_report.table())
+        print(build_model(load_config(args, ())).quantization_report.table())
         return
     vis.check_picture_path(args.out)
     if args.command == 'gap':
         figure = vis.draw_gap(vis.read_gap(args.log, args.metric))
+    elif args.command == 'detections':
+        figure = draw_detections(args)
     else:
         figure = draw_model(args)
     vis.save_figure(figure, args.out)

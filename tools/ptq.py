@@ -12,12 +12,17 @@ from torch import nn
 
 import mmqnet  # noqa: F401 -- repairs upstream faults before anything else is imported
 from mmqnet.calibration import calibrate_on_samples, learning_batch_norms, reestimate_on_samples
-from mmqnet.engine.arguments import positive_integer
-from mmqnet.engine.launch import add_arguments, build_runner, check_checkpoint, load_config
+from mmqnet.command_line import (
+    add_arguments,
+    build_runner,
+    check_checkpoint,
+    load_config,
+    positive_integer,
+)
+from mmqnet.engine.atomic_backend import ATOMIC
 from mmqnet.engine.unwrap import unwrap
-from mmqnet.engine.whole_files import WHOLE_FILES
+from mmqnet.models import load_weights
 from mmqnet.quantizers import quantizers_of
-from mmqnet.visualization import load_weights
 
 
 def parse_args() -> argparse.Namespace:
@@ -48,7 +53,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def check_config(config: Config, path: str) -> None:
-    """Looks for what calibration and test take from a config before their long work."""
+    """Check that a config has what calibration and test need."""
     for key in ('train_dataloader', 'test_dataloader', 'test_cfg', 'test_evaluator'):
         if config.get(key) is None:
             raise ValueError(
@@ -58,7 +63,7 @@ def check_config(config: Config, path: str) -> None:
 
 
 def load_float(model: nn.Module, args: argparse.Namespace) -> None:
-    """Loads the float checkpoint, and refuses what calibration would be wasted on."""
+    """Load the float checkpoint; refuse a float model and a quantized checkpoint."""
     if not quantizers_of(model):
         raise ValueError(
             f'the model of {args.config!r} is a float one: `model.type` should be '
@@ -75,12 +80,12 @@ def load_float(model: nn.Module, args: argparse.Namespace) -> None:
 
 
 def save(runner: Runner, dataset: Any, path: str) -> None:
-    """Writes the checkpoint, with the names of the classes, whole or not at all."""
+    """Write the checkpoint, with the names of the classes, atomically."""
     meta = dict(cfg=runner.cfg.pretty_text, mmengine_version=mmengine.__version__)
     if hasattr(dataset, 'metainfo'):
         meta['dataset_meta'] = dataset.metainfo
     checkpoint = dict(meta=meta, state_dict=weights_to_cpu(unwrap(runner.model).state_dict()))
-    save_checkpoint(checkpoint, path, backend_args=dict(backend=WHOLE_FILES))
+    save_checkpoint(checkpoint, path, backend_args=dict(backend=ATOMIC))
     runner.logger.info(f'Written to {path}')
 
 

@@ -7,7 +7,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.evaluator import DumpResults
 
 import mmqnet  # noqa: F401 -- repairs upstream faults before anything else is imported
-from mmqnet.engine.launch import add_arguments, build_runner, check_checkpoint, load_config
+from mmqnet.command_line import add_arguments, build_runner, check_checkpoint, load_config
 from mmqnet.quantizers import soft_evaluation
 
 
@@ -28,7 +28,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def show_predictions(config: Config, args: argparse.Namespace) -> None:
-    """Turns on the visualization hook, whose keys differ between the two libraries."""
+    """Turn on the visualization hook, whose keys differ between the two libraries."""
     hook = config.default_hooks.get('visualization')
     if hook is None:
         raise ValueError('--show and --show-dir need `default_hooks.visualization` in the config')
@@ -40,7 +40,7 @@ def show_predictions(config: Config, args: argparse.Namespace) -> None:
 
 
 def augment_tests(config: Config) -> None:
-    """Puts the config's test-time augmentation round the model."""
+    """Wrap the model in the config's test-time augmentation."""
     for key in ('tta_model', 'tta_pipeline'):
         if key not in config:
             raise ValueError(f'--tta needs `{key}` in the config')

@@ -3,7 +3,7 @@
 import argparse
 
 import mmqnet  # noqa: F401 -- repairs upstream faults before anything else is imported
-from mmqnet.engine.launch import (
+from mmqnet.command_line import (
     add_arguments,
     build_runner,
     check_checkpoint,

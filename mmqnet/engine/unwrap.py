@@ -7,14 +7,14 @@ from torch import nn
 
 
 def unwrap(model: nn.Module) -> nn.Module:
-    """The model itself, or the one that DistributedDataParallel or another wrapper holds."""
+    """Return the model itself, or the one inside DistributedDataParallel or another wrapper."""
     inner = model.module if is_model_wrapper(model) else model
     assert isinstance(inner, nn.Module)
     return inner
 
 
 def with_averages(runner: Runner) -> list[nn.Module]:
-    """The model that is trained, and the averages of it that EMAHooks keep.
+    """Return the model that is trained, and the averages of it that EMAHooks keep.
 
     With ``update_buffers=True`` EMAHook never copies a buffer of integers, such as a mode, and
     makes averages of others, such as a temperature; and it is the average that is saved.

@@ -2,6 +2,7 @@
 
 from mmqnet.models.alexnet import AlexNetBN
 from mmqnet.models.convert import convert
+from mmqnet.models.loading import build_model, check_calibrated, is_complete, load_weights
 from mmqnet.models.quantization_config import QuantizationConfig
 from mmqnet.models.quantized_model import QuantizedModel
 from mmqnet.models.report import LayerReport, QuantizationReport
@@ -12,5 +13,9 @@ __all__ = [
     'QuantizationConfig',
     'QuantizationReport',
     'QuantizedModel',
+    'build_model',
+    'check_calibrated',
     'convert',
+    'is_complete',
+    'load_weights',
 ]

@@ -62,7 +62,7 @@ class AlexNetBN(BaseModule):
         )
 
     def forward(self, x: Tensor) -> tuple[Tensor]:
-        """Features of images ``x`` (N, 3, 224, 224), as a tuple of one tensor (N, hidden).
+        """Return the features of images ``x`` (N, 3, 224, 224), a tuple of one tensor (N, hidden).
 
         Raises:
             ValueError: If the images have another size.

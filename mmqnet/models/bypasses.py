@@ -7,7 +7,7 @@ from mmqnet.layers import QuantizedLayer
 
 
 def refuse_bypasses(model: nn.Module) -> None:
-    """Checks that nothing computes with the float weights of a quantized layer.
+    """Check that nothing computes with the float weights of a quantized layer.
 
     Raises:
         ValueError: If a ConvModule with a quantized convolution has ``efficient_conv_bn_eval``.

@@ -22,7 +22,7 @@ _NO_VALUES = {'device', 'dtype', 'new_empty', 'new_zeros', 'requires_grad', 'sha
 
 @functools.cache
 def weights_read_by(kind: type) -> frozenset[str]:
-    """Submodules whose ``weight`` the forward of a class reads, instead of calling them.
+    """Return the submodules whose ``weight`` the forward of a class reads without calling them.
 
     Args:
         kind: Class of the module.
@@ -46,7 +46,7 @@ def weights_read_by(kind: type) -> frozenset[str]:
 
 @functools.cache
 def products_in(kind: type) -> frozenset[str]:
-    """Operations by which the forward of a class multiplies activations, as in attention.
+    """Return the operations that multiply activations in the forward of a class (attention).
 
     Args:
         kind: Class of the module.
@@ -64,7 +64,7 @@ def products_in(kind: type) -> frozenset[str]:
 
 
 def _forward_nodes(kind: type) -> Iterator[ast.AST]:
-    """All nodes of ``forward`` and of the methods that it calls on itself."""
+    """Yield all nodes of ``forward`` and of the methods that it calls on itself."""
     waiting, done = ['forward'], set()
     while waiting:
         method = waiting.pop()
@@ -84,7 +84,7 @@ def _tree(function: object) -> ast.AST:
 
 
 def _path_from_self(node: ast.AST) -> str | None:
-    """``'a.b'`` for the expression ``self.a.b``, None for another one."""
+    """Return ``'a.b'`` for the expression ``self.a.b``, None for another one."""
     names: list[str] = []
     while isinstance(node, ast.Attribute):
         names.insert(0, node.attr)

@@ -30,7 +30,7 @@ class FoundLayer:
 
 
 def find_layers(model: nn.Module) -> list[FoundLayer]:
-    """Finds the layers of a float model, in the order of registration."""
+    """Find the layers of a float model, in the order of registration."""
     read_elsewhere = _weights_read_elsewhere(model)
     owners = Counter(
         id(weight) for module in model.modules() for weight in module._parameters.values()
@@ -60,7 +60,7 @@ def find_layers(model: nn.Module) -> list[FoundLayer]:
 
 
 def weights_of(module: nn.Module) -> list[nn.Parameter]:
-    """The weights that a layer multiplies by, of two dimensions or more; norms have none."""
+    """Return the weights that a layer multiplies by, of two dimensions or more; norms have none."""
     return [
         parameter
         for name, parameter in module._parameters.items()
@@ -77,7 +77,7 @@ def _multiplies_by_weights(module: nn.Module) -> bool:
 
 
 def _obstacle(module: nn.Module) -> str:
-    """What in the layer itself stands against its quantization."""
+    """Return why a layer cannot be quantized, as far as the layer itself shows it."""
     if isinstance(module, LazyModuleMixin):
         return 'built at its first input only'
     if nn.utils.parametrize.is_parametrized(module):
@@ -92,7 +92,7 @@ def _obstacle(module: nn.Module) -> str:
 
 
 def _weights_read_elsewhere(model: nn.Module) -> dict[nn.Module, str]:
-    """From a layer to the forward that reads its weights."""
+    """Map layers to the module whose forward reads their weights."""
     readers: dict[nn.Module, str] = {}
     for module in model.modules():
         kind: type = type(module)

@@ -1,12 +1,13 @@
 """Patterns that name modules in a config."""
 
-import difflib
 import fnmatch
 from collections.abc import Iterable, Mapping
 
+from mmqnet.checks import did_you_mean
+
 
 def matches(name: str, pattern: str) -> bool:
-    """Whether a pattern names the module ``name`` or one that holds it.
+    """Return whether a pattern matches the module ``name`` or one that contains it.
 
     Args:
         name: Dotted module name, for example ``backbone.layer1.0.conv1``.
@@ -19,12 +20,12 @@ def matches(name: str, pattern: str) -> bool:
 
 
 def matches_any(name: str, patterns: Iterable[str]) -> bool:
-    """Whether any of the patterns matches ``name``."""
+    """Return whether any of the patterns matches ``name``."""
     return any(matches(name, pattern) for pattern in patterns)
 
 
 def check_patterns(patterns: Iterable[str], layers: Mapping[str, str], key: str) -> None:
-    """Refuses patterns that match no layer, or none that can be quantized.
+    """Check that each pattern matches a layer that can be quantized.
 
     Args:
         patterns: The patterns of one config key.
@@ -39,7 +40,7 @@ def check_patterns(patterns: Iterable[str], layers: Mapping[str, str], key: str)
         matched = [name for name in layers if matches(name, pattern)]
         if not matched:
             raise ValueError(
-                f'`{key}` has the pattern {pattern!r} that matches no layer; '
+                f'`{key}` has the pattern {pattern!r} that matches no layer.'
                 f'{_near_misses(pattern, layers)}'
             )
         if all(layers[name] for name in matched):
@@ -53,6 +54,6 @@ def check_patterns(patterns: Iterable[str], layers: Mapping[str, str], key: str)
 def _near_misses(pattern: str, names: Iterable[str]) -> str:
     names = list(names)
     ancestors = {'.'.join(name.split('.')[:end]) for name in names for end in range(1, 9)}
-    near = difflib.get_close_matches(pattern, sorted(ancestors | set(names)), n=3, cutoff=0.5)
     tops = sorted({name.split('.')[0] for name in names})
-    return f'near misses: {near}' if near else f'the layers lie below {tops}'
+    near = did_you_mean(pattern, sorted(ancestors | set(names)), count=3)
+    return near or f' The layers are below {tops}.'

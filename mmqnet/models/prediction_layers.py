@@ -7,7 +7,7 @@ from torch import nn
 
 
 def prediction_layers(model: nn.Module, names: Sequence[str]) -> set[str]:
-    """Finds the last layers of a model without running it.
+    """Find the last layers of a model without running it.
 
     The predictions of MMDetection and MMPretrain come from the bare layers of a head, alone, in
     lists, or at the end of a sequence. What lies in other modules of the head (ConvModules,

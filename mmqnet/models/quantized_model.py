@@ -18,7 +18,7 @@ from mmqnet.registry import MODELS
 def QuantizedModel(  # noqa: N802 -- one name in configs and code
     architecture: str, quantization: dict[str, Any], **model: Any
 ) -> nn.Module:
-    """Builds the float model of a config and converts it in place.
+    """Build the float model of a config and convert it in place.
 
     What comes back is an instance of the architecture's own class, with all its checkpoint keys.
 

@@ -34,7 +34,7 @@ class LayerReport:
 
     @property
     def weight_bytes(self) -> float:
-        """Bytes that the weights take when packed."""
+        """Return the bytes of the packed weights."""
         return self.num_weights * self.weight_bits / 8
 
 
@@ -46,7 +46,7 @@ class QuantizationReport:
 
     @property
     def quantized(self) -> tuple[LayerReport, ...]:
-        """The layers that got a quantizer."""
+        """The layers that have a quantizer."""
         return tuple(layer for layer in self.layers if not layer.reason)
 
     @property
@@ -55,17 +55,17 @@ class QuantizationReport:
         return tuple(layer for layer in self.layers if layer.reason)
 
     def weight_bytes(self, prefix: str = '') -> float:
-        """Bytes of the packed weights of all layers whose name starts with ``prefix``."""
+        """Return the bytes of the packed weights of layers whose names start with ``prefix``."""
         return sum(layer.weight_bytes for layer in self.layers if layer.name.startswith(prefix))
 
     def float_weight_bytes(self, prefix: str = '') -> float:
-        """Bytes of the same weights in float32."""
+        """Return the bytes of the same weights in float32."""
         return sum(
             4.0 * layer.num_weights for layer in self.layers if layer.name.startswith(prefix)
         )
 
     def table(self) -> str:
-        """The report as text."""
+        """Return the report as text."""
         table = Table(title='Quantization', title_justify='left')
         for heading in (
             'layer',

@@ -4,12 +4,7 @@ from matplotlib.figure import Figure
 
 from mmqnet.visualization.detections import draw_side_by_side
 from mmqnet.visualization.gap import GapCurve, draw_gap, read_gap
-from mmqnet.visualization.loading import (
-    build_model,
-    check_calibrated,
-    load_images,
-    load_weights,
-)
+from mmqnet.visualization.images import load_images
 from mmqnet.visualization.overview import draw_overview
 from mmqnet.visualization.sources import (
     LayerValues,
@@ -26,8 +21,6 @@ __all__ = [
     'Figure',
     'GapCurve',
     'LayerValues',
-    'build_model',
-    'check_calibrated',
     'check_layer',
     'check_picture_path',
     'collect_inputs',
@@ -38,7 +31,6 @@ __all__ = [
     'draw_staircase',
     'input_names',
     'load_images',
-    'load_weights',
     'read_gap',
     'save_figure',
     'weight_names',

@@ -21,7 +21,7 @@ def draw_side_by_side(
     classes: Sequence[str],
     score_threshold: float = 0.4,
 ) -> Figure:
-    """Draws one row a model and one column an image.
+    """Draw one row for each model and one column for each image.
 
     Args:
         images: RGB pictures, (H, W, 3) uint8.

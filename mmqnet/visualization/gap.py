@@ -1,6 +1,5 @@
 """How much the hard functions lose against the soft ones over a training (figure 4)."""
 
-import difflib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from mmqnet.checks import did_you_mean
 from mmqnet.visualization.style import BLUE, FAINT, ORANGE, RED, new_figure, set_title, tidy
 
 _SOFT, _HARD = 'gap/soft/', 'gap/hard/'
@@ -39,7 +39,7 @@ class GapCurve:
 
 
 def read_gap(path: str | Path, metric: str | None = None) -> GapCurve:
-    """Reads the curve of one metric from a log.
+    """Read the curve of one metric from a log.
 
     Args:
         path: A ``scalars.json`` that MMEngine's local visualization backend wrote, or a work dir
@@ -63,9 +63,9 @@ def read_gap(path: str | Path, metric: str | None = None) -> GapCurve:
         )
     metric = names[0] if metric is None else metric
     if metric not in names:
-        near = difflib.get_close_matches(metric, names, n=1, cutoff=0.4)
-        hint = f'; did you mean {near[0]!r}?' if near else ''
-        raise ValueError(f'{str(path)!r} has no metric {metric!r}; it has {names}{hint}')
+        raise ValueError(
+            f'{str(path)!r} has no metric {metric!r}; it has {names}.{did_you_mean(metric, names)}'
+        )
     records = [record for record in records if metric in _metrics(record)]
     temperatures = {
         name.removeprefix('temperature_'): tuple(float(record[name]) for record in records)
@@ -83,7 +83,7 @@ def read_gap(path: str | Path, metric: str | None = None) -> GapCurve:
 
 
 def draw_gap(curve: GapCurve) -> Figure:
-    """The metric both ways, the temperature on a second axis, and the difference below."""
+    """Draw the metric with soft and hard functions, T on a second axis, the difference below."""
     figure = new_figure(4.6)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(2.4, 1))
     steps = curve.steps
@@ -128,7 +128,7 @@ def _draw_temperatures(axes: Axes, curve: GapCurve) -> list[Any]:
 
 
 def _find_logs(path: Path) -> list[Path]:
-    """The log itself, or those of all runs in a work dir, by their time stamps."""
+    """Return the log itself, or those of all runs in a work dir, by their time stamps."""
     if path.is_file():
         return [path]
     if not path.exists():
@@ -140,7 +140,7 @@ def _find_logs(path: Path) -> list[Path]:
 
 
 def _gap_records(log: Path) -> Iterator[dict[str, Any]]:
-    """Lines of the hook, with the temperatures and the unit that the lines before them tell."""
+    """Yield the hook's records, with temperatures and unit from the records before them."""
     state: dict[str, Any] = {}
     for number, line in enumerate(log.read_text(errors='replace').splitlines(), start=1):
         try:

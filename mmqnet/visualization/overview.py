@@ -25,7 +25,7 @@ _OFFSETS = {'weight': -0.14, 'input': 0.14}  # rows: both are readable where the
 
 
 def draw_overview(model: nn.Module, inputs: Mapping[str, LayerValues] | None = None) -> Figure:
-    """For each layer: alpha, beta, levels in use, and the error of the hard function.
+    """Draw alpha, beta, the levels in use and the error of the hard function of each layer.
 
     Scales of a channel-wise quantizer are drawn as their median and range.
 
@@ -81,7 +81,7 @@ def _draw_row(panels: Sequence[Axes], row: float, source: LayerValues) -> None:
 
 
 def _scale_log(axes: Axes) -> None:
-    """A logarithmic scale with a few plain numbers, also over less than a decade."""
+    """Set a logarithmic scale with a few plain numbers, also over less than a decade."""
     axes.set_xscale('log')
     low, high = axes.get_xlim()
     marks = (1, 2, 5) if high < 20 * low else (1,)

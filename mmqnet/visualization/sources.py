@@ -1,6 +1,5 @@
 """What pictures of a layer are drawn from: its quantizer and the values that pass it."""
 
-import difflib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from mmqnet.calibration import SampleCollector, modes_kept
+from mmqnet.checks import did_you_mean
 from mmqnet.layers import QuantizedLayer
 from mmqnet.quantizers import Quantizer
 
@@ -31,24 +31,24 @@ class LayerValues:
 
 
 def weight_names(model: nn.Module) -> list[str]:
-    """Names of the layers with quantized weights."""
+    """Return the names of the layers with quantized weights."""
     return _names(model, 'weight_quantizer')
 
 
 def input_names(model: nn.Module) -> list[str]:
-    """Names of the layers and residual blocks that quantize their input."""
+    """Return the names of the layers and residual blocks that quantize their input."""
     return _names(model, 'input_quantizer')
 
 
 def _names(model: nn.Module, quantizer: str) -> list[str]:
-    """Names of the modules with a quantizer of their own, or with the one that all share."""
+    """Return the names of the modules with a quantizer, their own or a shared one."""
     return [
         n for n, m in model.named_modules() if isinstance(getattr(m, quantizer, None), Quantizer)
     ]
 
 
 def weight_values(model: nn.Module, layer: str) -> LayerValues:
-    """The weights of a layer, and their quantizer.
+    """Return the weights of a layer and their quantizer.
 
     Raises:
         ValueError: If there is no such layer, its weights are in float, or it is not calibrated.
@@ -66,7 +66,7 @@ def collect_inputs(
     batches: Iterable[Any],
     forward: Callable[[Any], Any],
 ) -> dict[str, LayerValues]:
-    """A random sample of what reaches the input quantizers of layers or residual blocks.
+    """Collect random samples of the inputs of quantized layers or residual blocks.
 
     Args:
         model: The quantized model; it runs in evaluation mode.
@@ -111,7 +111,7 @@ def collect_inputs(
 
 
 def check_layer(model: nn.Module, layer: str, kind: str) -> None:
-    """Refuses a name that has no quantizer of this kind, and says which one was perhaps meant.
+    """Check that a layer has a quantizer of this kind.
 
     Args:
         model: The quantized model.
@@ -129,9 +129,9 @@ def check_layer(model: nn.Module, layer: str, kind: str) -> None:
         raise ValueError(f'the model has no {what}: see its `quantization` config')
     known = dict(model.named_modules())
     if layer not in known:
-        near = difflib.get_close_matches(layer, names, n=3, cutoff=0.5)
-        hint = f'did you mean {near}?' if near else f'layers with {what} are {_shorten(names)}'
-        raise ValueError(f'the model has no layer {layer!r}; {hint}')
+        near = did_you_mean(layer, names, count=3)
+        hint = f'.{near}' if near else f'; layers with {what} are {_shorten(names)}'
+        raise ValueError(f'the model has no layer {layer!r}{hint}')
     inside = [name for name in names if name.startswith(f'{layer}.')]
     around = [name for name in names if layer.startswith(f'{name}.')]
     if kind == 'input' and around:

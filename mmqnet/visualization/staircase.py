@@ -61,7 +61,7 @@ class _Function:
 
 
 def draw_staircase(source: LayerValues, log: bool | None = None) -> Figure:
-    """The hard function over a histogram, and the share of the values on each level.
+    """Draw the hard function over a histogram, and the share of the values on each level.
 
     A function with one alpha and beta for each channel is drawn in the scaled domain, where all
     channels share it.
@@ -82,7 +82,7 @@ def draw_staircase(source: LayerValues, log: bool | None = None) -> Figure:
 def draw_curves(
     source: LayerValues, temperatures: Sequence[float] = (1, 5, 15, 50), log: bool | None = None
 ) -> Figure:
-    """The soft function at several temperatures beside the hard one, over a histogram.
+    """Draw the soft function at several temperatures and the hard one, over a histogram.
 
     Args:
         source: Quantizer and values of a layer.
@@ -115,7 +115,7 @@ def draw_curves(
 
 
 def describe(source: LayerValues) -> str:
-    """For example ``'3-bit weights, 7 levels'``."""
+    """Return a short description, for example ``'3-bit weights, 7 levels'``."""
     levels = source.quantizer.levels.tolist()
     active = '' if source.quantizer.is_active else ' (switched off: the values stay in float)'
     return f'{num_bits(levels)}-bit {source.kind}s, {len(levels)} levels{active}'
@@ -130,7 +130,7 @@ def relative_error(source: LayerValues) -> float:
 
 
 def code_shares(source: LayerValues) -> Tensor:
-    """Share of the values on each level, (n + 1,)."""
+    """Return the share of the values on each level, (n + 1,)."""
     codes = source.quantizer.codes(source.values).flatten().long()
     return codes.bincount(minlength=len(source.quantizer.levels)) / max(1, codes.numel())
 
@@ -149,7 +149,7 @@ def _function(source: LayerValues) -> _Function:
 
 
 def _grid(function: _Function, temperature: float) -> Tensor:
-    """Points on the input axis, dense round the steps."""
+    """Return points on the input axis, dense around the steps."""
     around = torch.linspace(-8, 8, 33) / (temperature * function.beta)
     steps = (function.edges[:, None] + around).flatten()
     low, high = function.limits
@@ -241,6 +241,6 @@ def _draw_shares(axes: Axes, source: LayerValues, function: _Function) -> None:
 
 
 def _legend(axes: Axes, function: _Function) -> None:
-    """In the corner that a rising function leaves free, and away from a heap of zeros."""
+    """Place the legend where an increasing function and a peak at zero leave space."""
     place = 'upper left' if function.levels[0] < 0 else 'lower right'
     axes.legend(loc=place, fontsize=9, handlelength=1.6, edgecolor='none', framealpha=0.85)

@@ -1,13 +1,13 @@
-"""One look for all pictures, and files that are written whole or not at all."""
+"""The style of all pictures, and their files."""
 
-import os
-import tempfile
 from pathlib import Path
 from typing import Literal
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+
+from mmqnet import atomic
 
 # Okabe and Ito's colours, which colour-blind readers tell apart.
 BLUE, ORANGE, RED = '#0072B2', '#E69F00', '#D55E00'
@@ -17,14 +17,14 @@ _DPI = 160
 
 
 def new_figure(height: float, width: float = WIDTH) -> Figure:
-    """An empty figure that no global state of matplotlib knows of; sizes in inches."""
+    """Return an empty figure outside matplotlib's global state; sizes in inches."""
     figure = Figure(figsize=(width, height), layout='constrained', facecolor='white')
     FigureCanvasAgg(figure)
     return figure
 
 
 def tidy(axes: Axes, grid: Literal['x', 'y', 'both'] | None = None) -> None:
-    """Takes off what a reader does not need, and makes the rest readable.
+    """Remove superfluous lines and make the labels readable.
 
     Args:
         axes: What to tidy.
@@ -41,7 +41,7 @@ def tidy(axes: Axes, grid: Literal['x', 'y', 'both'] | None = None) -> None:
 
 
 def set_title(figure: Figure, title: str, subtitle: str = '') -> None:
-    """Puts a title, and a smaller line below it, at the top left of the figure."""
+    """Set a title, and a smaller line below it, at the top left of the figure."""
     figure.suptitle(title, x=0.012, ha='left', size=12, weight='bold', color=INK)
     if subtitle:
         first = figure.axes[0]
@@ -49,7 +49,7 @@ def set_title(figure: Figure, title: str, subtitle: str = '') -> None:
 
 
 def check_picture_path(path: str | Path) -> Path:
-    """Refuses names that no picture can be written to, before any work is done.
+    """Check that a picture can be written to a path, before any work is done.
 
     Raises:
         ValueError: If the suffix is no format that matplotlib writes, or the path is a folder.
@@ -67,7 +67,7 @@ def check_picture_path(path: str | Path) -> Path:
 
 
 def save_figure(figure: Figure, path: str | Path) -> None:
-    """Writes a picture whole or not at all; makes its folder if need be.
+    """Write a picture atomically; its folder is created if it does not exist.
 
     Args:
         figure: What to draw.
@@ -77,13 +77,5 @@ def save_figure(figure: Figure, path: str | Path) -> None:
         ValueError: As :func:`check_picture_path`.
     """
     path = check_picture_path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f'.{path.stem}-', suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    try:
-        figure.savefig(name, dpi=_DPI)
-        Path(name).chmod(0o644)  # mkstemp's are readable to their owner only
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    with atomic.replacing(path) as part:
+        figure.savefig(part, format=path.suffix[1:], dpi=_DPI)

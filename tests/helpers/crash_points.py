@@ -23,7 +23,7 @@ MOVING = {open, os.fsync, os.rename, os.replace, os.remove}
 
 
 def kill_before(operation: int) -> None:
-    """Kills this process before the ``operation``-th file operation from now on."""
+    """Kill this process before the ``operation``-th file operation from now on."""
     count = 0
 
     def profile(frame, event, function):
@@ -40,14 +40,14 @@ def kill_before(operation: int) -> None:
 
 
 def save_next(runner: Runner, hook: CheckpointHook) -> None:
-    """What the hook does after one more epoch and a validation that is the best so far."""
+    """Run the hook after one more epoch and a validation that is the best so far."""
     hook.after_train_epoch(runner)
     runner.train_loop._epoch += 1
     hook.after_val_epoch(runner, {'coco/bbox_mAP': 1.0})
 
 
 def check(folder: Path, epochs: range) -> str:
-    """Checks that a run can go on from what is there; returns the names of the checkpoints."""
+    """Check that a run can resume from the files; return the names of the checkpoints."""
     latest = Path(find_latest_checkpoint(str(folder)))
     saved = torch.load(latest, weights_only=False)
     assert saved['meta']['epoch'] in epochs, saved['meta']['epoch']
@@ -60,7 +60,7 @@ def check(folder: Path, epochs: range) -> str:
 
 
 def main() -> None:
-    """Trains and tries every moment; prints how many there were and what they left."""
+    """Train and try every moment; print how many there were and what they left."""
     config, folder = Config.fromfile(sys.argv[1]), Path(sys.argv[2])
     config.work_dir = str(folder)
     runner = Runner.from_cfg(config)

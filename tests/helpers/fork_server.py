@@ -11,7 +11,7 @@ from pathlib import Path
 
 _SERVER = """
 import json, os, runpy, sys, traceback
-import mmqnet, mmqnet.engine.hooks, mmqnet.engine.launch, mmqnet.engine.optimizers, mmqnet.models
+import mmqnet, mmqnet.engine.hooks, mmqnet.command_line, mmqnet.engine.optimizers, mmqnet.models
 import mmdet.datasets, mmdet.evaluation, mmdet.models, mmdet.visualization
 
 replies = open(int(sys.argv[1]), 'w', buffering=1)  # what is imported may print
@@ -34,7 +34,7 @@ for line in sys.stdin:
 
 
 class ForkServer:
-    """Runs one script after another, each in a process and a session of its own.
+    """Run one script after another, each in its own process and session.
 
     Args:
         root: Where the scripts run, and the first place where Python looks for modules.
@@ -58,24 +58,24 @@ class ForkServer:
         self._output = folder / 'output.txt'
 
     def start(self, script: Path | str, *arguments: object) -> None:
-        """Starts a script; the one before must have been waited for."""
+        """Start a script; the one before must have ended."""
         command = [str(script), *map(str, arguments)]
         self._server.stdin.write(json.dumps(dict(command=command, output=str(self._output))) + '\n')
         self._server.stdin.flush()
         self._pid = int(self._replies.readline())
 
     def wait(self) -> tuple[int, str]:
-        """Waits for its end and returns its exit code and what it printed."""
+        """Wait for its end and return its exit code and what it printed."""
         code = int(self._replies.readline())
         return code, self._output.read_text()
 
     def run(self, script: Path | str, *arguments: object) -> tuple[int, str]:
-        """Starts a script and waits for its end."""
+        """Start a script and wait for its end."""
         self.start(script, *arguments)
         return self.wait()
 
     def kill_when(self, moment) -> tuple[int, str]:
-        """Kills the script with all its processes as soon as ``moment()`` is true.
+        """Kill the script with all its processes as soon as ``moment()`` is true.
 
         One that has ended by then has the code of its end.
         """
@@ -88,7 +88,7 @@ class ForkServer:
         return self.wait()
 
     def close(self) -> None:
-        """Ends the server."""
+        """End the server."""
         self._server.stdin.close()
         self._replies.close()
         self._server.wait(timeout=60)

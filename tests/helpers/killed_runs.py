@@ -11,13 +11,13 @@ from mmengine.registry import HOOKS
 
 
 def kill() -> None:
-    """Ends this process at once: nothing is flushed, closed or cleaned up."""
+    """Kill this process: nothing is flushed, closed or cleaned up."""
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 @HOOKS.register_module()
 class KillInCalibration(Hook):
-    """In the middle of the first forward pass, which is calibration's."""
+    """Kill the run in the first forward pass, which belongs to the calibration."""
 
     def before_run(self, runner):
         runner.model.backbone.layer2.register_forward_hook(lambda *_: kill())
@@ -25,7 +25,7 @@ class KillInCalibration(Hook):
 
 @HOOKS.register_module()
 class KillBeforeIteration(Hook):
-    """Just before a training step, after all other hooks."""
+    """Kill the run just before a training step, after all other hooks."""
 
     priority = 'LOWEST'
 
@@ -39,7 +39,7 @@ class KillBeforeIteration(Hook):
 
 @HOOKS.register_module()
 class KillInTheMiddleOfSaving(Hook):
-    """When some bytes of an epoch's checkpoint are on the disk, and others are not."""
+    """Kill the run when a part of an epoch's checkpoint is on the disk."""
 
     def __init__(self, epoch):
         self.epoch = epoch

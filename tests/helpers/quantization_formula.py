@@ -44,7 +44,7 @@ LEVEL_SETS = {
 
 
 def make_function(name, kind='uniform', seed=0):
-    """Levels and thresholds: uniform between the levels, or sorted random numbers."""
+    """Return levels and thresholds: uniform between the levels, or sorted random numbers."""
     levels = torch.tensor(LEVEL_SETS[name], dtype=torch.float32)
     thresholds = (levels[1:] + levels[:-1]) / 2
     if kind == 'random':
@@ -55,7 +55,7 @@ def make_function(name, kind='uniform', seed=0):
 
 
 def soft_formula(x, levels, thresholds, alpha, beta, temperature, grad, backward_temperature=None):
-    """y and the gradients of x, alpha, beta and thresholds, in float64."""
+    """Return y and the gradients of x, alpha, beta and thresholds, in float64."""
     x, levels, thresholds, alpha, beta, grad = (
         tensor.detach().double() for tensor in (x, levels, thresholds, alpha, beta, grad)
     )
@@ -76,7 +76,7 @@ def soft_formula(x, levels, thresholds, alpha, beta, temperature, grad, backward
 
 
 def relative_error(got, expected, floor=0.0):
-    """The largest difference as a share of the largest expected magnitude or of ``floor``."""
+    """Return the largest difference over the largest expected magnitude or ``floor``."""
     if not expected.numel():
         return 0.0
     scale = max(expected.abs().max().item(), floor, 1e-9)

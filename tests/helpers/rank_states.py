@@ -14,7 +14,7 @@ from mmqnet.engine.unwrap import unwrap
 
 @HOOKS.register_module()
 class RankStates(Hook):
-    """Saves the states before the first iteration and after each, as ``rank_N.pth``."""
+    """Save the states before the first iteration and after each, as ``rank_N.pth``."""
 
     priority = 'LOWEST'
 
@@ -33,7 +33,7 @@ class RankStates(Hook):
 
 @HOOKS.register_module()
 class ThenTrain(Hook):
-    """Trains other configs in the same processes, which saves their start."""
+    """Train other configs in the same processes, which saves their start."""
 
     priority = 'LOWEST'
 

@@ -12,14 +12,14 @@ from mmdet.datasets import CocoDataset
 from mmengine.config import Config, ConfigDict
 from synthetic_data import write_coco, write_imagenet, write_voc
 
-from mmqnet.engine.launch import load_config
+from mmqnet.command_line import load_config
 
 ITERATIONS = 3  # one for each phase
 _BATCH = {'mmdet': 1, 'mmpretrain': 2}  # a classifier's batch normalization asks for two
 
 
 def write_all_data(root: Path) -> None:
-    """Writes what the configs look for below ``data/``."""
+    """Write the data sets that the configs read below ``data/``."""
     for name, classes, ann_file, folder in (
         ('coco', CocoDataset.METAINFO['classes'], 'annotations/instances_{}2017.json', '{}2017'),
         ('digits', tuple('0123456789'), 'annotations/{}.json', '{}'),
@@ -39,7 +39,7 @@ def write_all_data(root: Path) -> None:
 
 @functools.cache
 def load(path: Path) -> Config:
-    """Loads a config as the tools do, but without looking for its data; not to be changed."""
+    """Load a config as the tools do, without checking its data; callers must not change it."""
     arguments = dict(launcher='none', local_rank=0, cfg_options=None, work_dir=None)
     had_rank = 'LOCAL_RANK' in os.environ
     config = load_config(argparse.Namespace(config=str(path), **arguments), ())
@@ -49,7 +49,7 @@ def load(path: Path) -> Config:
 
 
 def shrink(config: Config) -> Config:
-    """A copy with a small model, small images, one short epoch and nothing to download.
+    """Return a copy with a small model, small images, one short epoch and nothing to download.
 
     It runs in the folder that was given to :func:`write_all_data`.
     """
@@ -103,7 +103,7 @@ def _shrink_model(model: ConfigDict) -> None:
 
 
 def _shrink_ssd(model: ConfigDict) -> None:
-    """Four of the levels, of which images of 64 pixels leave 8, 4, 2 and 1 cells a side."""
+    """Keep four of the levels, which have 8, 4, 2 and 1 cells a side for 64 pixels."""
     channels = (512, 1024, 64, 64)
     model.neck.update(out_channels=channels, level_strides=(2, 2), level_paddings=(1, 1))
     model.neck.pop('last_kernel_size', None)

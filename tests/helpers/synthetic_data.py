@@ -21,7 +21,7 @@ def write_coco(
     splits: dict[str, tuple[str, str, int]],
     classes: Sequence[str] = ('person', 'bicycle', 'car'),
 ) -> None:
-    """Writes a data set in COCO's layout.
+    """Write a data set in COCO's layout.
 
     Args:
         root: Folder to make.
@@ -55,7 +55,7 @@ def write_voc(
     splits: dict[tuple[str, str], int],
     classes: Sequence[str] = ('aeroplane', 'bicycle', 'bird'),
 ) -> None:
-    """Writes data sets in VOC's layout.
+    """Write data sets in VOC's layout.
 
     Args:
         root: Folder to make.
@@ -76,7 +76,7 @@ def write_voc(
 
 
 def write_imagenet(root: Path, train: int, val: int) -> None:
-    """Writes images of a few classes, with lists of them in ``meta``."""
+    """Write images of a few classes, with lists of them in ``meta``."""
     for seed, (split, count) in enumerate((('train', train), ('val', val))):
         lines = []
         for i in range(count):
@@ -86,7 +86,7 @@ def write_imagenet(root: Path, train: int, val: int) -> None:
 
 
 def _write_image(path: Path, seed: int) -> list[tuple[int, int, int, int]]:
-    """Writes an image with two boxes, each (x, y, width, height)."""
+    """Write an image with two boxes, each (x, y, width, height), and return the boxes."""
     random = np.random.default_rng(seed)
     image = random.integers(0, 100, (SIZE, SIZE, 3), dtype=np.uint8)
     boxes = []

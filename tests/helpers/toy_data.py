@@ -87,7 +87,7 @@ model_wrapper_cfg = dict(type='MMDistributedDataParallel', device_ids=None)
 
 
 def make_data(folder: Path) -> Path:
-    """Writes pictures of one or two coloured rectangles each, and COCO's annotation files."""
+    """Write images of one or two coloured rectangles each, and COCO's annotation files."""
     random = np.random.default_rng(0)
     for split, count in COUNTS.items():
         (folder / split).mkdir(parents=True)
@@ -112,7 +112,7 @@ def make_data(folder: Path) -> Path:
 
 
 def make_configs(folder: Path, data: Path) -> Path:
-    """Writes float.py, quantized.py and distributed.py, and returns their folder."""
+    """Write float.py, quantized.py and distributed.py, and return their folder."""
     folder.mkdir(exist_ok=True)
     (folder / 'float.py').write_text(FLOAT.format(data=str(data)))
     (folder / 'quantized.py').write_text(QUANTIZED)
@@ -121,7 +121,7 @@ def make_configs(folder: Path, data: Path) -> Path:
 
 
 def make_runner(config: Path, work_dir: Path, **options: object) -> Runner:
-    """A runner of a config file with some settings changed."""
+    """Build the runner of a config file with some settings changed."""
     cfg = Config.fromfile(config)
     cfg.work_dir = str(work_dir)
     cfg.experiment_name = f'{work_dir.parent.name}_{work_dir.name}_{make_runner.count}'
@@ -134,7 +134,7 @@ make_runner.count = 0
 
 
 def write_float_checkpoint(configs: Path, path: Path) -> Path:
-    """Saves a float model with random weights, for quantized runs to start from."""
+    """Save a float model with random weights, for quantized runs to start from."""
     import torch
     from mmengine.registry import MODELS, DefaultScope
     from mmengine.runner import save_checkpoint

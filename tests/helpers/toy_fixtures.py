@@ -8,7 +8,7 @@ from toy_data import make_configs, make_data, write_float_checkpoint
 
 @pytest.fixture(scope='session')
 def configs(tmp_path_factory) -> Path:
-    """Folder of float.py, quantized.py and distributed.py."""
+    """Return the folder of float.py, quantized.py and distributed.py."""
     folder = tmp_path_factory.mktemp('toy')
     return make_configs(folder / 'configs', make_data(folder / 'data'))
 

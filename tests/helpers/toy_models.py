@@ -46,7 +46,7 @@ def resnet(**config: Any) -> dict[str, Any]:
 
 
 def classifier(**backbone: Any) -> dict[str, Any]:
-    """MMPretrain's ResNet-18 with 8 channels and 3 classes."""
+    """Return MMPretrain's ResNet-18 with 8 channels and 3 classes."""
     return dict(
         type='ImageClassifier',
         data_preprocessor=dict(num_classes=3, mean=[127.0] * 3, std=[60.0] * 3),
@@ -59,7 +59,7 @@ def classifier(**backbone: Any) -> dict[str, Any]:
 
 
 def quantized(model: dict[str, Any], **quantization: Any) -> dict[str, Any]:
-    """The config of a quantized model around that of a float one."""
+    """Return the config of the quantized model of a float model's config."""
     return {
         **model,
         'type': 'mmqnet.QuantizedModel',
@@ -69,7 +69,7 @@ def quantized(model: dict[str, Any], **quantization: Any) -> dict[str, Any]:
 
 
 def build(model: dict[str, Any], scope: str = 'mmdet') -> nn.Module:
-    """Builds a model as a tool of the library ``scope`` does, with random weights of its init."""
+    """Build a model as a tool of the library ``scope`` does, with its random initial weights."""
     with DefaultScope.overwrite_default_scope(scope):
         built = MODELS.build(model)
         built.init_weights()
@@ -77,7 +77,7 @@ def build(model: dict[str, Any], scope: str = 'mmdet') -> nn.Module:
 
 
 def calibrated(model: nn.Module, *inputs: Tensor, mode: str = 'tensor') -> nn.Module:
-    """Calibrates a model on input tensors."""
+    """Calibrate a model on input tensors."""
     takes_mode = hasattr(model, 'data_preprocessor')
     calibrate(model, inputs, lambda x: model(x, mode=mode) if takes_mode else model(x))
     assert all(quantizer.is_calibrated for quantizer in quantizers_of(model).values())

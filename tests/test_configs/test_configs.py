@@ -15,7 +15,7 @@ from mmengine.utils import get_installed_path
 from small_configs import ITERATIONS, load, shrink, write_all_data
 
 from mmqnet.calibration import thresholds
-from mmqnet.engine.launch import build_runner
+from mmqnet.command_line import build_runner
 from mmqnet.layers import QuantizedLayer, parameter_roles
 from mmqnet.models import QuantizationConfig
 from mmqnet.quantizers import Mode, quantizers_of, resolve_levels

@@ -1,6 +1,7 @@
 """The demo's runner: reuse, resume, errors and the table; small commands replace long ones."""
 
 import importlib
+import importlib.util
 import json
 import os
 import sys
@@ -195,14 +196,6 @@ def test_results(modules, tmp_path, hard, verdict):
     assert sorted(path.name for path in tmp_path.iterdir()) == ['results.json', 'results.md']
 
 
-def test_a_failed_write_leaves_the_old_file(modules, tmp_path):
-    results = modules[1]
-    results.replace_file(tmp_path / 'a.md', 'old')
-    with pytest.raises(TypeError):
-        results.replace_file(tmp_path / 'a.md', None)
-    assert [path.read_text() for path in tmp_path.iterdir()] == ['old']
-
-
 @pytest.mark.parametrize('all_bits', [False, True])
 def test_one_table_of_all_that_was_trained(modules, demo, monkeypatch, all_bits, capsys):
     trained, evaluated = [], []
@@ -232,6 +225,22 @@ def test_one_table_of_all_that_was_trained(modules, demo, monkeypatch, all_bits,
     assert table in capsys.readouterr().out
     for recipe in recipes:
         assert f'| {recipe}, hard | 3 / 8 | 391 KiB |' in table
+
+
+def test_the_picture_is_drawn_by_a_tool_that_takes_these_arguments(demo, monkeypatch):
+    seen = []
+    monkeypatch.setattr(demo, 'run', lambda title, minutes, command: seen.append(command))
+    demo.draw(Path('float.pth'), Path('quantized.pth'))
+    ((_, script, *arguments),) = seen
+    spec = importlib.util.spec_from_file_location('analyze', DEMO.parent / script)
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    parsed = tool.parse_args(arguments)
+    assert [(title, checkpoint) for title, _, checkpoint in parsed.model] == [
+        ('float', 'float.pth'),
+        ('quantized', 'quantized.pth'),
+    ]
+    assert Path(parsed.out) == demo.OUT_DIR / 'detections.png'
 
 
 def test_describe_backbone(modules):

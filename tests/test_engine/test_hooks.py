@@ -440,6 +440,6 @@ class TestConfigs:
             PhaseHook([dict(begin=0, phase='weight')])
 
     def test_temperature_by_a_list(self):
-        message = r"`by` of `TemperatureHook\.weight` should be 'epoch' or .* got \['epoch'\]"
+        message = r"`by` should be 'epoch' or .* got \['epoch'\]"
         with pytest.raises(ValueError, match=message):
             TemperatureHook(weight=dict(slope=1), by=['epoch'])

@@ -90,14 +90,19 @@ def test_a_float_model_is_all_others():
         (
             dict(other=dict(lr=-1)),
             ValueError,
-            r'\.other\.lr` should be .* negative, but got -1',
+            r'\.other\.lr` should be not negative and finite, but got -1',
         ),
-        (dict(scale=dict(lr=float('nan'))), ValueError, r'\.scale\.lr` should be finite .*got nan'),
+        (
+            dict(scale=dict(lr=float('nan'))),
+            ValueError,
+            r'\.scale\.lr` should be .* finite, but got nan',
+        ),
         (dict(other=dict(lr_mult=float('inf'))), ValueError, r'\.lr_mult` should be .* got inf'),
         (dict(quantised=dict(lr=1)), ValueError, r"`paramwise_cfg` .*'quantised'.*'quantized'\?"),
         (dict(norm_decay=0), ValueError, r"`paramwise_cfg` .*'norm_decay'.*'norm_decay_mult'\?"),
         (5, TypeError, '`paramwise_cfg` should be a dict, but got 5'),
         (dict(other=dict(lr=1, lr_mult=2)), ValueError, r'`lr` or `lr_mult`, but got both'),
+        (dict(scale=None), TypeError, r'`paramwise_cfg\.scale` should be a dict, but got None'),
         (dict(other=1e-7), TypeError, r'`paramwise_cfg\.other` should be a dict, but got 1e-07'),
     ],
 )

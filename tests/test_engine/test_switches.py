@@ -20,8 +20,8 @@ from toy_models import build, calibrated, quantized
 from wandb.proto.wandb_internal_pb2 import Record
 from wandb.sdk.internal.datastore import DataStore
 
+from mmqnet.command_line import use_mixed_precision
 from mmqnet.engine.hooks import ScaleLogHook
-from mmqnet.engine.launch import use_mixed_precision
 from mmqnet.layers import activation_quantizers, parameter_roles, weight_quantizers
 from mmqnet.quantizers import quantizers_of
 

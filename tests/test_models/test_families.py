@@ -1,8 +1,9 @@
 """Upstream models of many families: converted, calibrated, trained one step and evaluated hard."""
 
-import sys
 from pathlib import Path
 
+import families
+import models_page
 import pytest
 import torch
 from mmdet.testing import demo_mm_inputs
@@ -15,9 +16,6 @@ from mmqnet.layers import QuantizedLayer, parameter_roles
 from mmqnet.quantizers import Mode, quantizers_of
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / 'scripts'))
-families = pytest.importorskip('families')
-models_page = pytest.importorskip('models_page')
 
 
 @pytest.mark.parametrize('family', families.FAMILIES, ids=lambda family: family.name)
@@ -38,7 +36,7 @@ def test_enough_of_both_packages():
 
 def test_the_page_is_what_the_models_give():
     page = (ROOT / 'docs' / 'models.md').read_text(encoding='utf-8')
-    assert page == models_page.page(), 'run `python scripts/models_page.py`'
+    assert page == models_page.page(), 'run `python tests/helpers/models_page.py`'
 
 
 def batch_of(family):

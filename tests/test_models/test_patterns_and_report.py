@@ -39,9 +39,9 @@ LAYERS = {
 @pytest.mark.parametrize(
     ('pattern', 'hint'),
     [
-        ('backbon', r"near misses: \['backbone'"),
-        ('backbone.layer9', r"near misses:.*'backbone\.layer[12]'"),
-        ('zzz', r"the layers lie below \['backbone', 'bbox_head'\]"),
+        ('backbon', r"no layer\. Did you mean 'backbone'"),
+        ('backbone.layer9', r"Did you mean .*'backbone\.layer[12]'"),
+        ('zzz', r"The layers are below \['backbone', 'bbox_head'\]"),
     ],
 )
 def test_patterns_without_a_layer_name_near_misses(pattern, hint):

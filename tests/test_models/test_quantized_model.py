@@ -294,7 +294,7 @@ class TestPatterns:
     @pytest.mark.parametrize('key', ['include', 'exclude', 'overrides'])
     def test_a_pattern_without_a_layer(self, key):
         value = ['backbone.layr1'] if key != 'overrides' else {'backbone.layr1': dict(weight=None)}
-        near = rf"`quantization\.{key}` .*'backbone\.layr1'.*near misses: \['backbone\.layer1'"
+        near = rf"`quantization\.{key}` .*'backbone\.layr1'.*Did you mean 'backbone\.layer1'"
         with pytest.raises(ValueError, match=near):
             self.build(**{key: value})
 

@@ -1,6 +1,7 @@
 """tools/analyze.py on a small real model, its checkpoints and images."""
 
 import importlib.util
+import re
 from pathlib import Path
 
 import pytest
@@ -92,6 +93,34 @@ def test_gap_as_svg(analyze, tmp_path):
     assert '<svg' in (tmp_path / 'gap.svg').read_text()
 
 
+def test_detections_of_a_float_and_a_quantized_model(analyze, configs, float_checkpoint, tmp_path):
+    config = Config.fromfile(configs / 'quantized.py')
+    model = calibrated(build(config.model), torch.rand(2, 3, 64, 64))
+    meta = dict(dataset_meta=dict(classes=('red', 'green', 'blue')))
+    checkpoint = str(tmp_path / 'quantized.pth')
+    save_checkpoint(dict(state_dict=model.state_dict(), meta=meta), checkpoint)
+    rows = [
+        ('float', configs / 'float.py', float_checkpoint),
+        ('3 bits', configs / 'quantized.py', checkpoint),
+    ]
+    arguments = [str(argument) for row in rows for argument in ('--model', *row)]
+    folder = Path(config.val_dataloader.dataset.data_root, 'val')
+    arguments += ['--image-dir', str(folder), '--num-images', '2', '--score-thr', '0.01']
+    analyze('detections', *arguments, '--out', str(tmp_path / 'picture.svg'))
+    picture = (tmp_path / 'picture.svg').read_text()
+    assert all(f'<!-- {title} -->' in picture for title, *_ in rows)
+    assert re.search('<!-- (red|green|blue) 0[.][0-9]{2} -->', picture)
+    with pytest.raises(SystemExit, match=r"checkpoint 'nowhere\.pth' does not exist"):
+        analyze(
+            'detections', *('--model', 'a', 'a.py', 'nowhere.pth'), *arguments[8:], '--out', 'a.png'
+        )
+    empty = tmp_path / 'empty'
+    empty.mkdir()
+    arguments[arguments.index('--image-dir') + 1] = str(empty)
+    with pytest.raises(SystemExit, match=r'no images \(\.jpg, \.png\) in .*empty'):
+        analyze('detections', *arguments, '--out', str(tmp_path / 'a.png'))
+
+
 def test_report(analyze):
     text = analyze('report', 'quantized.py')
     assert text.count('backbone.layer1.0.conv2') == 1
@@ -101,7 +130,10 @@ def test_report(analyze):
 @pytest.mark.parametrize(
     ('args', 'message'),
     [
-        (('quantized.py', 'quantized.pth', 'backbone.layer1.0.conv'), "did you mean ['backbone.l"),
+        (
+            ('quantized.py', 'quantized.pth', 'backbone.layer1.0.conv'),
+            "Did you mean 'backbone.layer1",
+        ),
         (('quantized.py', 'quantized.pth', 'backbone.conv1'), "'backbone.conv1' (Conv2d) does not"),
         (
             ('quantized.py', 'quantized.pth', 'backbone.layer1.0.conv1', '--data', '1'),

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -179,3 +180,16 @@ def test_what_is_refused(
     with pytest.raises(error, match=message):
         ptq(path / f'{config}.py', checkpoint, tmp_path / 'run', *options)
     assert not list(tmp_path.glob('run/*.pth'))
+
+
+def test_needs_no_matplotlib():
+    """A machine that only quantizes has no library for pictures."""
+    script = f"""
+import runpy, sys
+sys.modules['matplotlib'] = None  # importing it raises an ImportError
+sys.argv = ['ptq.py', '--help']
+runpy.run_path({str(TOOLS / 'ptq.py')!r}, run_name='__main__')
+"""
+    done = subprocess.run([sys.executable, '-c', script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert 'checkpoint file of the float model' in done.stdout

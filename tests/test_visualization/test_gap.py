@@ -80,7 +80,7 @@ def test_metric_by_name(tmp_path):
     log = write(tmp_path / 'scalars.json', record)
     assert read_gap(log, 'coco/bbox_mAP_50').hard == (0.8,)
     with pytest.raises(
-        ValueError, match=r"no metric 'bbox_mAP50'.*did you mean 'coco/bbox_mAP_50'"
+        ValueError, match=r"no metric 'bbox_mAP50'.*Did you mean 'coco/bbox_mAP_50'"
     ):
         read_gap(log, 'bbox_mAP50')
 

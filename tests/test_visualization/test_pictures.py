@@ -138,7 +138,7 @@ def test_title_says_what_it_is(model):
 @pytest.mark.parametrize(
     ('layer', 'kind', 'message'),
     [
-        ('00', 'weight', r"no layer '00'; did you mean \['0'\]"),
+        ('00', 'weight', r"no layer '00'\. Did you mean '0'\?"),
         ('nothing', 'weight', "no layer 'nothing'; layers with quantized weights are '0', '2'"),
         ('1', 'weight', r"'1' \(ReLU\) does not quantize its weight"),
         ('0', 'input', r"'0' \(QuantConv2d\) does not quantize its input; .* are '2'"),

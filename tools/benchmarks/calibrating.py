@@ -17,13 +17,13 @@ MOST_SECONDS = 60
 
 
 def cases(settings: Settings) -> Cases:
-    """One."""
+    """Yield the only case."""
     name, images = ('ResNet-18', 4) if settings.quick else ('SSD300-VGG16', IMAGES)
     return {f'{name}, {images:,} images': functools.partial(measure, name, images, settings)}
 
 
 def measure(name: str, images: int, settings: Settings) -> Row:
-    """Times it once, with the inputs of one batch handed out again and again."""
+    """Time one calibration, with the inputs of one batch repeated."""
     network = shrink(NETWORKS[name]) if settings.quick else NETWORKS[name]
     model, batch, _ = build_model(network, RECIPE, network.batch_size)
     inputs = inputs_of_quantizers(model, batch)
@@ -41,7 +41,7 @@ def measure(name: str, images: int, settings: Settings) -> Row:
 
 @torch.no_grad()
 def inputs_of_quantizers(model: nn.Module, batch: dict[str, Any]) -> list[tuple[Quantizer, Tensor]]:
-    """What each quantizer is given in one float forward pass."""
+    """Return the input of each quantizer in one float forward pass."""
     inputs: list[tuple[Quantizer, Tensor]] = []
     for quantizer in quantizers_of(model).values():
         quantizer.observer = lambda x, quantizer=quantizer: inputs.append((quantizer, x))

@@ -21,13 +21,13 @@ REPEATS = 3
 
 
 def cases(settings: Settings) -> Cases:
-    """One."""
+    """Yield the only case."""
     size = 32_000 if settings.quick else VALUES
     return {f'{size:,} values': functools.partial(measure, size, settings)}
 
 
 def measure(size: int, settings: Settings) -> Row:
-    """Times both, and compares the sums of squared errors on the larger part."""
+    """Time both, and compare the sums of squared errors on the larger part."""
     try:
         from sklearn.cluster import KMeans
     except ImportError as error:
@@ -56,7 +56,7 @@ def measure(size: int, settings: Settings) -> Row:
 
 
 def inertia(values: Tensor, centres: Tensor) -> float:
-    """Sum of squared distances to the nearest centre."""
+    """Return the sum of squared distances to the nearest centre."""
     values, centres = values.double(), centres.double()
     nearest = torch.bucketize(values, (centres[1:] + centres[:-1]) / 2)
     return (values - centres[nearest]).square().sum().item()

@@ -75,7 +75,7 @@ def interleave(
     repeats: int | Mapping[str, int],
     settings: Settings,
 ) -> dict[str, list[float]]:
-    """Runs all functions once to warm up, then in turns.
+    """Run all functions once to warm up, then in turns.
 
     Args:
         functions: By name.
@@ -100,7 +100,7 @@ def interleave(
 
 
 def median_ratio(seconds: Mapping[str, list[float]], over: str, under: str) -> float:
-    """The median over the turns of one function's time over another's in the same turn."""
+    """Return the median over the turns of one function's time over another's in the same turn."""
     return statistics.median(
         a / b for a, b in zip(seconds[over], seconds[under], strict=False) if b > 0
     )

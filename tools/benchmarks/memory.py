@@ -21,7 +21,7 @@ STEPS = 2  # the optimizer's buffers are there from the second on
 
 
 def cases(settings: Settings) -> Cases:
-    """One for each network; none where there is no ``/proc``."""
+    """Yield a case for each network; none without ``/proc``."""
     if not Path('/proc/self/clear_refs').exists():
         return {}
     recipes = QUICK if settings.quick else TARGETS
@@ -32,7 +32,7 @@ def cases(settings: Settings) -> Cases:
 
 
 def measure(name: str, targets: dict[str, float | None], settings: Settings) -> Row:
-    """Runs one process after the other."""
+    """Run one process after the other."""
     mebibytes = {recipe: run_process(name, recipe, settings) for recipe in (FLOAT, *targets)}
     ratios = {}
     for recipe, target in targets.items():
@@ -42,7 +42,7 @@ def measure(name: str, targets: dict[str, float | None], settings: Settings) -> 
 
 
 def run_process(name: str, recipe: str, settings: Settings) -> dict[str, float]:
-    """The peak of a fresh process, in MiB: ``imports`` before the model, ``steps`` on top of it."""
+    """Return the peak of a new process in MiB: ``imports`` before the model, ``steps`` after."""
     command = [
         sys.executable,
         '-W',
@@ -59,7 +59,7 @@ def run_process(name: str, recipe: str, settings: Settings) -> dict[str, float]:
 
 
 def resident(key: str) -> float:
-    """A line of ``/proc/self/status``, ``'VmRSS'`` or its peak ``'VmHWM'``, in MiB."""
+    """Return a line of ``/proc/self/status``, ``'VmRSS'`` or its peak ``'VmHWM'``, in MiB."""
     lines = Path('/proc/self/status').read_text().splitlines()
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(f'{key}:'))
 

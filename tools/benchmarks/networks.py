@@ -61,7 +61,7 @@ class Run:
     optim_wrapper: Any
 
     def train(self) -> None:
-        """One training step: forward, backward, clipping, optimizer."""
+        """Run one training step: forward, backward, clipping, optimizer."""
         self.model.train()
         losses = self.model.train_step(self.batch, self.optim_wrapper)
         if not math.isfinite(losses['loss']):
@@ -69,22 +69,22 @@ class Run:
 
     @torch.no_grad()
     def evaluate(self) -> None:
-        """From images to the network's raw outputs."""
+        """Run the network on images up to its raw outputs."""
         run_network(self.model.eval() or self.model, self.batch)
 
 
 def shrink(network: Network) -> Network:
-    """The same model on two images that take no time."""
+    """Return the same model on two small images."""
     return replace(network, batch_size=2, image_size=64)
 
 
 def run_network(model: nn.Module, batch: dict[str, Any]) -> None:
-    """Preprocesses a batch and computes the raw outputs."""
+    """Preprocess a batch and compute the raw outputs."""
     model(**model.data_preprocessor(batch, False), mode='tensor')
 
 
 def build_run(network: Network, recipe: str, what: str) -> Run:
-    """Builds a model and calibrates it on its batch.
+    """Build a model and calibrate it on its batch.
 
     Args:
         network: Which model.
@@ -102,7 +102,7 @@ def build_run(network: Network, recipe: str, what: str) -> Run:
 def build_model(
     network: Network, recipe: str, batch_size: int
 ) -> tuple[nn.Module, dict[str, Any], Config]:
-    """A model with random weights of its initialisation, not calibrated, a batch and the config."""
+    """Return a model with random weights, not calibrated, a batch and the config."""
     MMLogger.get_instance('benchmarks', log_level='WARNING')  # no tables of layers on the screen
     torch.manual_seed(0)
     config = Config.fromfile(CONFIGS / network.config)
@@ -114,7 +114,7 @@ def build_model(
 
 
 def model_config(config: Config, recipe: str) -> dict[str, Any]:
-    """The config of the model with a recipe, without files to download."""
+    """Return the config of the model with a recipe, without files to download."""
     model = config.model.to_dict()
     model.setdefault('data_preprocessor', config.get('data_preprocessor'))
     model['backbone']['init_cfg'] = None
@@ -128,7 +128,7 @@ def model_config(config: Config, recipe: str) -> dict[str, Any]:
 
 
 def make_batch(config: Config, batch_size: int, image_size: int) -> dict[str, Any]:
-    """Noise as images, with random boxes or classes."""
+    """Return noise as images, with random boxes or classes."""
     shape = (3, image_size, image_size)
     if config.default_scope == 'mmdet':
         from mmdet.testing import demo_mm_inputs

@@ -22,7 +22,7 @@ FLOOR_COPIES = 2.5
 
 
 def cases(settings: Settings) -> Cases:
-    """One for each size and number of thresholds."""
+    """Yield a case for each size and number of thresholds."""
     sizes = dict(list(SIZES.items())[:1]) if settings.quick else SIZES
     levels = LEVELS[2:3] if settings.quick else LEVELS
     return {
@@ -33,7 +33,7 @@ def cases(settings: Settings) -> Cases:
 
 
 def measure(shape: tuple[int, ...], n: int, settings: Settings) -> Row:
-    """Times all functions of one case."""
+    """Time all functions of one case."""
     peers, left_out = installed_peers(n)
     functions = {**peers, 'relu': torch.relu, 'reference loop': reference_loop(n)}
     kinds = {
@@ -59,7 +59,7 @@ def measure(shape: tuple[int, ...], n: int, settings: Settings) -> Row:
 def compare(
     seconds: dict[str, list[float]], kinds: dict[str, list[str]], n: int
 ) -> dict[str, Ratio]:
-    """Columns of the table: of several temperatures the one that is worst for us."""
+    """Return the columns of the table; of several temperatures the least favourable one."""
 
     def worst(kind: str, peer: str) -> float:
         return max(median_ratio(seconds, name, peer) for name in kinds[kind])
@@ -87,13 +87,13 @@ def forward_backward(function: Function, x: Tensor, grad: Tensor) -> None:
 
 
 def scales(n: int) -> tuple[Tensor, Tensor]:
-    """Scales alpha and beta as the paper initialises them for values up to 4."""
+    """Return alpha and beta as the paper initializes them for values up to 4."""
     beta = torch.tensor(1.25 * max(n // 2, 1) / (SPAN / 2))
     return (1 / beta).requires_grad_(), beta.requires_grad_()
 
 
 def level_set(n: int) -> tuple[Tensor, Tensor]:
-    """Integer levels round 0 and the thresholds halfway between them."""
+    """Return integer levels around 0 and the thresholds halfway between them."""
     levels = torch.arange(n + 1.0) - n // 2
     return levels, (levels[1:] + levels[:-1]) / 2
 

@@ -38,7 +38,7 @@ class ReferenceLoop(torch.autograd.Function):
 
 
 def torch_learned(n: int) -> Function:
-    """What LSQ uses in MQBench and MMRazor."""
+    """Return torch's operator, which MQBench and MMRazor use for LSQ."""
     scale, zero_point = torch.tensor([SPAN / n], requires_grad=True), torch.zeros(1)
     low = -((n + 1) // 2)
     return lambda x: torch._fake_quantize_learnable_per_tensor_affine(
@@ -47,7 +47,7 @@ def torch_learned(n: int) -> Function:
 
 
 def brevitas(n: int) -> Function:
-    """With a scale that is learned from the start.
+    """Return Brevitas's quantizer, with a scale that is learned from the start.
 
     The default ``Int8ActPerTensorFloat`` takes percentiles of its first 300 inputs: slower.
     """
@@ -64,7 +64,7 @@ def brevitas(n: int) -> Function:
 
 
 def torchao(n: int) -> Function:
-    """What its quantization-aware training calls with ``range_learning``."""
+    """Return torchao's quantizer of training with ``range_learning``."""
     from torchao.quantization.quant_primitives import _fake_quantize_affine
 
     low = -((n + 1) // 2)
@@ -74,7 +74,7 @@ def torchao(n: int) -> Function:
 
 
 def installed_peers(n: int) -> tuple[dict[str, Function], dict[str, str]]:
-    """The peers for n thresholds, and the reasons why others are left out, by name."""
+    """Return the peers for n thresholds, and the reasons why others are left out, by name."""
     functions, left_out = {}, {}
     for name, make in (
         ('torch learned', torch_learned),
@@ -89,7 +89,7 @@ def installed_peers(n: int) -> tuple[dict[str, Function], dict[str, str]]:
 
 
 def versions() -> dict[str, str]:
-    """Of the peers' packages that are installed."""
+    """Return the versions of the installed packages of peers."""
     found = {}
     for package in PACKAGES:
         try:

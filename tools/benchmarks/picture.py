@@ -11,7 +11,7 @@ COLUMNS = 3
 
 
 def draw(parts: dict[str, dict[str, Row]]) -> bytes | None:
-    """Draws what there is.
+    """Draw the rows that have been measured.
 
     Returns:
         bytes or None: A PNG file; None without rows or without matplotlib.
@@ -50,7 +50,7 @@ def draw(parts: dict[str, dict[str, Row]]) -> bytes | None:
 
 
 def group_by_size(rows: dict[str, Row]) -> dict[str, dict[int, Row]]:
-    """Rows of the operator by size and number of thresholds."""
+    """Return the rows of the operator by size and number of thresholds."""
     sizes: dict[str, dict[int, Row]] = {}
     for case, row in rows.items():
         size, n = case.split(', n = ')
@@ -59,7 +59,7 @@ def group_by_size(rows: dict[str, Row]) -> dict[str, dict[int, Row]]:
 
 
 def draw_times(axis: Any, size: str, rows: dict[int, Row]) -> None:
-    """Median milliseconds over the number of thresholds."""
+    """Draw median milliseconds over the number of thresholds."""
     for name in next(iter(rows.values())).raw['seconds']:
         times = [statistics.median(row.raw['seconds'][name]) * 1e3 for row in rows.values()]
         axis.plot(list(rows), times, marker='.', label=name)
@@ -70,7 +70,7 @@ def draw_times(axis: Any, size: str, rows: dict[int, Row]) -> None:
 
 
 def draw_ratios(axis: Any, part: str, rows: dict[str, Row]) -> None:
-    """A bar for each ratio, with a mark at its target."""
+    """Draw a bar for each ratio, with a mark at its target."""
     bars = [
         (f'{c}\n{name}', ratio) for c, row in rows.items() for name, ratio in row.ratios.items()
     ]

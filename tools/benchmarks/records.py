@@ -7,7 +7,7 @@ from typing import Any
 
 from measuring import Ratio, Row
 
-from mmqnet.engine.whole_files import WholeFileBackend
+from mmqnet import atomic
 
 
 class Records:
@@ -36,20 +36,20 @@ class Records:
             ) from error
 
     def add(self, part: str, case: str, row: Row) -> None:
-        """Takes in a row and writes the file."""
+        """Add a row and write the file."""
         self.rows.setdefault(part, {})[case] = row
         content = dict(
             conditions=self._conditions,
             parts={p: {c: asdict(r) for c, r in rows.items()} for p, rows in self.rows.items()},
         )
-        WholeFileBackend().put_text(json.dumps(content, indent=1), self._path)
+        atomic.write_text(self._path, json.dumps(content, indent=1))
 
     def drop(self, part: str) -> None:
-        """Forgets a part."""
+        """Remove a part."""
         self.rows.pop(part, None)
 
     def left_out(self) -> dict[str, str]:
-        """Peers that are not installed, with the reasons."""
+        """Return the peers that are not installed, with the reasons."""
         reasons: dict[str, str] = {}
         for rows in self.rows.values():
             for row in rows.values():
@@ -72,7 +72,7 @@ class Records:
 
 
 def table(rows: dict[str, Row]) -> str:
-    """A table of cases and ratios, with the targets."""
+    """Return a table of cases and ratios, with the targets."""
     columns = list(dict.fromkeys(name for row in rows.values() for name in row.ratios))
     lines = [['', *columns]]
     for case, row in rows.items():

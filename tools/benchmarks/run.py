@@ -28,8 +28,8 @@ from picture import draw
 from records import Records, table
 
 import mmqnet
-from mmqnet.engine.arguments import positive_integer
-from mmqnet.engine.whole_files import WholeFileBackend
+from mmqnet import atomic
+from mmqnet.command_line import positive_integer
 from mmqnet.ops.kernel import kernel_unavailable
 
 PARTS: dict[str, Callable[[Settings], Cases]] = {
@@ -56,7 +56,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def describe(settings: Settings) -> dict[str, Any]:
-    """What times depend on: rows are kept as long as all of it stays the same."""
+    """Return what times depend on: rows are kept as long as all of it stays the same."""
     reason = kernel_unavailable()
     return dict(
         mmqnet=mmqnet.__version__,
@@ -72,7 +72,7 @@ def describe(settings: Settings) -> dict[str, Any]:
 
 
 def describe_kernel() -> str:
-    """Its instruction set and what tells this build from others."""
+    """Return the kernel's instruction set and a hash of its sources and flags."""
     from mmqnet.ops import _C  # type: ignore[attr-defined]
 
     build = hashlib.sha256(Path(_C.__file__).read_bytes()).hexdigest()[:12]
@@ -80,7 +80,7 @@ def describe_kernel() -> str:
 
 
 def processor() -> str:
-    """Its name, where the system tells it."""
+    """Return the processor's name, where the system provides it."""
     cpuinfo = Path('/proc/cpuinfo')
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     names = (line.split(':', 1)[1].strip() for line in lines if line.startswith('model name'))
@@ -88,7 +88,7 @@ def processor() -> str:
 
 
 def measure(part: str, settings: Settings, records: Records) -> None:
-    """Measures what is missing of a part, and prints its table."""
+    """Measure the missing cases of a part, and print its table."""
     cases = PARTS[part](settings)
     for i, (case, function) in enumerate(cases.items(), 1):
         kept = case in records.rows.get(part, {})
@@ -121,7 +121,7 @@ def main() -> None:
         return
     picture = draw(records.rows)
     if picture is not None:
-        WholeFileBackend().put(picture, args.out_dir / 'results.png')
+        atomic.write_bytes(args.out_dir / 'results.png', picture)
     print(f'written: {args.out_dir}/results.json' + (' and .png' if picture else ''))
 
 

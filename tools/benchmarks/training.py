@@ -22,7 +22,7 @@ EVALUATIONS = 9
 
 
 def cases(settings: Settings, what: str) -> Cases:
-    """One for each network.
+    """Yield a case for each network.
 
     Args:
         settings: What all measurements share.
@@ -36,7 +36,7 @@ def cases(settings: Settings, what: str) -> Cases:
 
 
 def measure(name: str, targets: dict[str, float | None], what: str, settings: Settings) -> Row:
-    """Runs the float model and the quantized ones in turns."""
+    """Run the float model and the quantized ones in turns."""
     network = shrink(NETWORKS[name]) if settings.quick else NETWORKS[name]
     runs = {recipe: build_run(network, recipe, what) for recipe in (FLOAT, *targets)}
     repeats = 1 if settings.quick else STEPS[name] if what == 'train' else EVALUATIONS

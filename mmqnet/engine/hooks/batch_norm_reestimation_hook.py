@@ -9,7 +9,7 @@ from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch import nn
 
 from mmqnet.calibration import learning_batch_norms, reestimate_on_samples
-from mmqnet.engine.arguments import check_positive_integers, check_seed
+from mmqnet.checks import check_positive_integer, check_seed
 from mmqnet.engine.unwrap import unwrap, with_averages
 from mmqnet.quantizers import quantizers_of
 from mmqnet.registry import HOOKS
@@ -17,7 +17,7 @@ from mmqnet.registry import HOOKS
 
 @HOOKS.register_module()
 class BatchNormReestimationHook(Hook):
-    """Recomputes the batch statistics with hard functions, see :func:`reestimate_batch_norm`.
+    """Recompute the batch statistics with hard functions, see :func:`reestimate_batch_norm`.
 
     It does so after every epoch, before a checkpoint is saved and the validation begins: both have
     the new statistics. A training that counts iterations does it where a validation follows, and
@@ -41,13 +41,13 @@ class BatchNormReestimationHook(Hook):
     priority = 'LOW'
 
     def __init__(self, num_samples: int = 1000, seed: int = 0) -> None:
-        check_positive_integers('BatchNormReestimationHook', num_samples=num_samples)
-        check_seed('BatchNormReestimationHook', seed)
+        check_positive_integer(num_samples, 'BatchNormReestimationHook.num_samples')
+        check_seed(seed, 'BatchNormReestimationHook.seed')
         self._num_samples = num_samples
         self._seed = seed
 
     def before_train(self, runner: Runner) -> None:
-        """Refuses a model without statistics to compute now rather than after an epoch.
+        """Check that the model has statistics to compute, now rather than after an epoch.
 
         Raises:
             ValueError: As :func:`learning_batch_norms`.
@@ -55,7 +55,7 @@ class BatchNormReestimationHook(Hook):
         learning_batch_norms(unwrap(runner.model))
 
     def after_train_epoch(self, runner: Runner) -> None:
-        """Computes the statistics after an epoch."""
+        """Compute the statistics after an epoch."""
         # a training that counts iterations says here that it has ended
         if isinstance(runner.train_loop, EpochBasedTrainLoop):
             self._reestimate(runner)
@@ -63,7 +63,7 @@ class BatchNormReestimationHook(Hook):
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
-        """Computes the statistics in a training that counts iterations."""
+        """Compute the statistics in a training that counts iterations."""
         counts_epochs = isinstance(runner.train_loop, EpochBasedTrainLoop)
         if not counts_epochs and _is_looked_at(runner):
             self._reestimate(runner)
@@ -90,7 +90,7 @@ def _copy_statistics(names: list[str], source: nn.Module, target: nn.Module) -> 
 
 
 def _is_looked_at(runner: Runner) -> bool:
-    """Whether a validation follows this iteration, or the end of the training."""
+    """Return whether a validation follows this iteration, or the end of the training."""
     loop, done = runner.train_loop, runner.iter + 1
     if done == runner.max_iters:
         return True

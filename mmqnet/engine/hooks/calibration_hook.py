@@ -7,7 +7,7 @@ from mmengine.runner import Runner
 from torch import nn
 
 from mmqnet.calibration import calibrate_on_samples, pending_quantizers
-from mmqnet.engine.arguments import check_positive_integers, check_seed
+from mmqnet.checks import check_positive_integer, check_seed
 from mmqnet.engine.hooks.phase_hook import PhaseHook
 from mmqnet.engine.modes import set_modes
 from mmqnet.engine.unwrap import with_averages
@@ -37,8 +37,8 @@ class CalibrationHook(Hook):
     priority = 'ABOVE_NORMAL'
 
     def __init__(self, num_samples: int = 1000, seed: int = 0) -> None:
-        check_positive_integers('CalibrationHook', num_samples=num_samples)
-        check_seed('CalibrationHook', seed)
+        check_positive_integer(num_samples, 'CalibrationHook.num_samples')
+        check_seed(seed, 'CalibrationHook.seed')
         self._num_samples = num_samples
         self._seed = seed
 

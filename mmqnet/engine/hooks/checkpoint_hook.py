@@ -9,13 +9,14 @@ from mmengine.fileio import LocalBackend, get_file_backend
 from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
 from mmengine.runner import Runner
 
-from mmqnet.engine.whole_files import WHOLE_FILES, WholeFileBackend
+from mmqnet import atomic
+from mmqnet.engine.atomic_backend import ATOMIC, AtomicBackend
 from mmqnet.registry import HOOKS
 
 
 @HOOKS.register_module()
 class CheckpointHook(MMEngineCheckpointHook):
-    """MMEngine's hook, with the same arguments, for runs that may be killed at any moment.
+    """Save checkpoints of runs that may be killed at any moment.
 
     MMEngine writes in place, and removes outdated checkpoints before it saves the next one: a run
     that is killed then leaves half a file, an empty ``last_checkpoint``, or nothing. Here files are
@@ -27,22 +28,22 @@ class CheckpointHook(MMEngineCheckpointHook):
     keep_ckpt_ids: deque[int]
 
     def before_train(self, runner: Runner) -> None:
-        """Finds out where checkpoints go."""
+        """Choose the file backend."""
         folder = self.out_dir or runner.work_dir
         is_own = self.backend_args is not None or self.file_client_args is not None
         if not is_own and isinstance(get_file_backend(folder), LocalBackend):
-            self.backend_args = dict(backend=WHOLE_FILES)
+            self.backend_args = dict(backend=ATOMIC)
         super().before_train(runner)
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float]) -> None:
-        """Saves the best checkpoint so far; the one before goes when the new one is there."""
+        """Save the best checkpoint so far, then remove the one before."""
         backend = self.file_backend
-        last = backend.removing_last() if isinstance(backend, WholeFileBackend) else nullcontext()
+        last = backend.removing_last() if isinstance(backend, AtomicBackend) else nullcontext()
         with last:
             super().after_val_epoch(runner, metrics)
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict[str, Any]) -> None:
-        """Saves a checkpoint, has ``last_checkpoint`` name it, and removes outdated ones."""
+        """Save a checkpoint, write its name to ``last_checkpoint``, and remove outdated ones."""
         kept: list[int] = []
         if self.max_keep_ckpts > 0:
             kept = [*(i for i in self.keep_ckpt_ids if i != step), step]
@@ -64,8 +65,7 @@ class CheckpointHook(MMEngineCheckpointHook):
         )
         if is_main_process():
             # MMEngine looks for it in the work dir, wherever the checkpoints are
-            pointer = f'{runner.work_dir}/last_checkpoint'
-            WholeFileBackend().put_text(self.last_ckpt, pointer)
+            atomic.write_text(f'{runner.work_dir}/last_checkpoint', self.last_ckpt)
         if self.max_keep_ckpts > 0:
             for outdated in kept[: -self.max_keep_ckpts]:
                 self._remove(outdated)

@@ -12,7 +12,7 @@ from mmqnet.registry import HOOKS
 
 @HOOKS.register_module()
 class RandomnessHook(Hook):
-    """Seeds every epoch with a number that depends on the run's seed and the epoch alone.
+    """Seed every epoch with a number that depends on the run's seed and the epoch alone.
 
     A checkpoint of MMEngine holds no states of random generators: a resumed run would draw the
     first epoch's augmentations and dropped units again. Workers of the data loader are started anew
@@ -23,7 +23,7 @@ class RandomnessHook(Hook):
     priority = 'VERY_HIGH'
 
     def before_train_epoch(self, runner: Runner) -> None:
-        """Seeds Python, NumPy, torch and the data loader's workers."""
+        """Seed Python, NumPy, torch and the data loader's workers."""
         state = np.random.SeedSequence([runner.seed, runner.epoch]).generate_state(1)
         seed = int(state[0]) // 2  # the ranks and workers add their numbers to it
         set_random_seed(seed)

@@ -4,7 +4,7 @@ import torch
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from mmqnet.engine.arguments import check_positive_integers
+from mmqnet.checks import check_positive_integer
 from mmqnet.engine.unwrap import unwrap
 from mmqnet.quantizers import quantizers_of
 from mmqnet.registry import HOOKS
@@ -29,7 +29,7 @@ class ScaleLogHook(Hook):
     priority = 'BELOW_NORMAL'
 
     def __init__(self, interval: int = 200) -> None:
-        check_positive_integers('ScaleLogHook', interval=interval)
+        check_positive_integer(interval, 'ScaleLogHook.interval')
         self._interval = interval
 
     @torch.no_grad()

@@ -12,7 +12,7 @@ from mmengine.registry import DATASETS
 from mmengine.runner import BaseLoop, EpochBasedTrainLoop, Runner
 from torch.utils.data import DataLoader, Dataset
 
-from mmqnet.engine.arguments import check_positive_integers
+from mmqnet.checks import check_positive_integer
 from mmqnet.engine.unwrap import unwrap
 from mmqnet.quantizers import soft_evaluation
 from mmqnet.registry import HOOKS
@@ -20,7 +20,7 @@ from mmqnet.registry import HOOKS
 
 @HOOKS.register_module()
 class SoftHardGapHook(Hook):
-    """Validates with soft and with hard functions on a fixed part of the validation set.
+    """Validate with soft and with hard functions on a fixed part of the validation set.
 
     Logs ``gap/soft/METRIC``, ``gap/hard/METRIC`` and ``gap/METRIC`` (soft minus hard) beside the
     metrics of the validation, so that log files and visualization backends hold the curve.
@@ -39,13 +39,14 @@ class SoftHardGapHook(Hook):
     priority = 'LOWEST'
 
     def __init__(self, interval: int = 1, num_samples: int = 200) -> None:
-        check_positive_integers('SoftHardGapHook', interval=interval, num_samples=num_samples)
+        check_positive_integer(interval, 'SoftHardGapHook.interval')
+        check_positive_integer(num_samples, 'SoftHardGapHook.num_samples')
         self._interval = interval
         self._num_samples = num_samples
         self._loader: DataLoader[Any] | None = None
 
     def before_train(self, runner: Runner) -> None:
-        """Makes its loader and evaluator: mistakes show now rather than after an epoch.
+        """Build the data loader and the evaluator, so that errors occur now, not after an epoch.
 
         Raises:
             ValueError: If the evaluator counts on all images of several data sets.
@@ -61,7 +62,7 @@ class SoftHardGapHook(Hook):
             _build_evaluator(runner)
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
-        """Evaluates both ways and logs the difference."""
+        """Evaluate with both and log the difference."""
         if _validation(runner) % self._interval:
             return
         model = unwrap(runner.model)
@@ -118,7 +119,7 @@ class _FirstSamples(Dataset[Any]):
 
 
 def _keep_ground_truth(dataset: Any) -> None:
-    """Has the pipelines of a data set, and of those that it wraps, hand on the annotations."""
+    """Make the pipelines of a data set, and of those that it wraps, keep the annotations."""
     wrapped = [getattr(dataset, 'dataset', None), *getattr(dataset, 'datasets', ())]
     for inner in wrapped:
         if inner is not None:
@@ -129,7 +130,7 @@ def _keep_ground_truth(dataset: Any) -> None:
 
 
 def _build_evaluator(runner: Runner) -> Evaluator:
-    """The validation's evaluator for a part of the images.
+    """Build the validation's evaluator for a part of the images.
 
     With an annotation file COCO's metric expects results for all images of the file; without one it
     takes the ground truth from the samples, whose pipeline has been told to keep it.
@@ -143,7 +144,7 @@ def _build_evaluator(runner: Runner) -> Evaluator:
 
 
 def _step(runner: Runner) -> int:
-    """Epochs or iterations so far, as the training counts; 0 where one only validates."""
+    """Return the epochs or iterations so far, as the training counts; 0 without a training."""
     # not `runner.train_loop` or `runner.iter`, which would build the training
     if not isinstance(runner._train_loop, BaseLoop):
         return 0
@@ -151,7 +152,7 @@ def _step(runner: Runner) -> int:
 
 
 def _validation(runner: Runner) -> int:
-    """The number of this validation, from the progress alone; 0 where one only validates."""
+    """Return the number of this validation, from epochs or iterations; 0 without a training."""
     step = _step(runner)
     return math.ceil(step / runner.train_loop.val_interval) if step else 0
 

@@ -13,7 +13,7 @@ from mmqnet.registry import OPTIM_WRAPPERS
 
 @OPTIM_WRAPPERS.register_module()
 class BFloat16OptimWrapper(OptimWrapper):
-    """OptimWrapper whose forward passes run in bfloat16, on a CPU or a GPU.
+    """Run the forward passes of a training in bfloat16, on a CPU or a GPU.
 
     MMEngine's ``AmpOptimWrapper`` refuses CPUs because of its loss scaler. bfloat16 needs none: it
     has the range of float32. Arguments as for ``OptimWrapper``.
@@ -21,6 +21,6 @@ class BFloat16OptimWrapper(OptimWrapper):
 
     @contextmanager
     def optim_context(self, model: nn.Module) -> Iterator[None]:
-        """Around the forward pass of a training step."""
+        """Run the forward pass of a training step in bfloat16."""
         with super().optim_context(model), autocast(dtype=torch.bfloat16):
             yield

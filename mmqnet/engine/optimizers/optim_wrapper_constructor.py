@@ -1,12 +1,11 @@
 """Parameter groups of their own for quantized weights, scales and all others."""
 
-import math
 from typing import Any, ClassVar
 
 from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapper
 from torch import nn
 
-from mmqnet.checks import check_keys
+from mmqnet.checks import check_keys, check_number
 from mmqnet.engine.unwrap import unwrap
 from mmqnet.layers import parameter_roles
 from mmqnet.registry import OPTIM_WRAPPER_CONSTRUCTORS
@@ -27,7 +26,7 @@ _SETTINGS = ('lr', 'lr_mult', 'weight_decay')
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
 class QuantOptimWrapperConstructor(DefaultOptimWrapperConstructor):
-    """MMEngine's constructor, with settings by the role of a parameter in quantization.
+    """Build an optimizer with settings by the role of a parameter in quantization.
 
     ``paramwise_cfg`` takes three more keys, each a dict with ``lr`` (the rate itself), or
     ``lr_mult``, and ``weight_decay``:
@@ -57,14 +56,14 @@ class QuantOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         check_keys(settings, self.known_keys, 'paramwise_cfg')
         settings = dict(settings)
         self._settings = {role: settings.pop(role, {}) for role in _ROLES}
-        self._settings['scale'] = {'weight_decay': 0.0, **self._settings['scale']}
         for role, setting in self._settings.items():
             _check_setting(setting, f'paramwise_cfg.{role}')
+        self._settings['scale'] = {'weight_decay': 0.0, **self._settings['scale']}
         # an empty dict would make MMEngine put all parameters into one group
         super().__init__(optim_wrapper_cfg, settings or {'custom_keys': {}})
 
     def __call__(self, model: nn.Module) -> OptimWrapper:
-        """Builds the optimizer wrapper for a converted model, wrapped or not."""
+        """Build the optimizer wrapper for a converted model, wrapped or not."""
         inner = unwrap(model)
         roles = parameter_roles(inner)
         self._roles = {id(parameter): roles[n] for n, parameter in inner.named_parameters()}
@@ -77,7 +76,7 @@ class QuantOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         prefix: str = '',
         is_dcn_module: int | float | None = None,
     ) -> None:
-        """Adds the parameters of ``module`` to ``params``, then applies the roles' settings."""
+        """Add the parameters of ``module`` to ``params``, then apply the roles' settings."""
         super().add_params(params, module, prefix=prefix, is_dcn_module=is_dcn_module)
         if prefix:  # called again for each child; the settings are applied once, to all
             return
@@ -96,7 +95,7 @@ class QuantOptimWrapperConstructor(DefaultOptimWrapperConstructor):
 
 
 def _merge(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Puts parameters with equal settings into one group: optimizers update a group at once."""
+    """Merge groups with equal settings: optimizers update a group at once."""
     merged: dict[tuple[Any, ...], dict[str, Any]] = {}
     for group in groups:
         setting = {key: value for key, value in group.items() if key != 'params'}
@@ -108,9 +107,6 @@ def _merge(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def _check_setting(setting: Any, key: str) -> None:
     check_keys(setting, _SETTINGS, key)
     for name, value in setting.items():
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise TypeError(f'`{key}.{name}` should be a number, but got {value!r}')
-        if value < 0 or not math.isfinite(value):
-            raise ValueError(f'`{key}.{name}` should be finite and not negative, but got {value}')
+        check_number(value, f'{key}.{name}', zero=True)
     if 'lr' in setting and 'lr_mult' in setting:
         raise ValueError(f'`{key}` should name `lr` or `lr_mult`, but got both: {dict(setting)}')

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from mmqnet.checks import check_keys
+from mmqnet.checks import check_choice, check_keys, check_number
 from mmqnet.quantizers import Mode
 
 
 class Phase(enum.Enum):
-    """What learns: a pair of the modes of weights and of activations."""
+    """Modes of the quantizers of weights and of activations in a part of a training."""
 
     WEIGHTS = (Mode.LEARNED, Mode.FLOAT)
     ACTIVATIONS = (Mode.FIXED, Mode.LEARNED)
@@ -32,7 +32,7 @@ class PhaseSchedule:
 
     @classmethod
     def from_config(cls, config: Sequence[Mapping[str, Any]], key: str) -> 'PhaseSchedule':
-        """Checks ``[dict(begin=0, phase='weights'), dict(begin=0.3, phase='both'), ...]``.
+        """Build a schedule from ``[dict(begin=0, phase='weights'), ...]``.
 
         Raises:
             TypeError: If the config is no list, or a ``begin`` no number.
@@ -43,13 +43,8 @@ class PhaseSchedule:
         names = {phase.name.lower(): phase for phase in Phase}
         for i, entry in enumerate(config):
             check_keys(entry, ['begin', 'phase'], f'{key}[{i}]')
-            begin, phase = entry.get('begin'), entry.get('phase')
-            if isinstance(begin, bool) or not isinstance(begin, int | float):
-                raise TypeError(f'`{key}[{i}].begin` should be a number, but got {begin!r}')
-            if phase not in tuple(names):  # which compares: a list cannot be looked up
-                raise ValueError(
-                    f'`{key}[{i}].phase` should be one of {sorted(names)}, but got {phase!r}'
-                )
+            check_number(entry.get('begin'), f'{key}[{i}].begin', zero=True)
+            check_choice(entry.get('phase'), sorted(names), f'{key}[{i}].phase')
         begins = tuple(float(entry['begin']) for entry in config)
         increasing = all(low < high for low, high in pairwise(begins))
         if begins[0] != 0 or not increasing or begins[-1] >= 1:
@@ -60,5 +55,5 @@ class PhaseSchedule:
         return cls(begins, tuple(names[entry['phase']] for entry in config))
 
     def value(self, progress: float) -> Phase:
-        """The phase at the share ``progress`` (0..1) of the training."""
+        """Return the phase at the share ``progress`` (0..1) of the training."""
         return [p for b, p in zip(self.begins, self.phases, strict=True) if b <= progress][-1]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mmqnet.checks import check_keys
+from mmqnet.checks import check_choice, check_keys, check_number
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class EpochTemperature:
     cap: float = math.inf
 
     def value(self, epochs: float, progress: float) -> float:
-        """T after ``epochs`` passes over the data."""
+        """Return T after ``epochs`` passes over the data."""
         return min(self.cap, self.slope * (math.floor(epochs) + 1))
 
 
@@ -39,7 +39,7 @@ class ProgressTemperature:
     end: float
 
     def value(self, epochs: float, progress: float) -> float:
-        """T at the share ``progress`` (0..1) of the training."""
+        """Return T at the share ``progress`` (0..1) of the training."""
         return self.start + (self.end - self.start) * progress
 
 
@@ -51,7 +51,7 @@ _SCHEDULES: dict[str, type[EpochTemperature] | type[ProgressTemperature]] = {
 
 
 def build_temperature(by: str, config: Mapping[str, Any], key: str) -> TemperatureSchedule:
-    """Checks the config of a schedule and makes it.
+    """Build a schedule from its config.
 
     Args:
         by: ``'epoch'`` or ``'progress'``.
@@ -62,8 +62,7 @@ def build_temperature(by: str, config: Mapping[str, Any], key: str) -> Temperatu
         TypeError: If a value is not a number.
         ValueError: If a key is unknown or missing, or a value out of range.
     """
-    if by not in tuple(_SCHEDULES):  # which compares: a list cannot be looked up
-        raise ValueError(f"`by` of `{key}` should be 'epoch' or 'progress', but got {by!r}")
+    check_choice(by, list(_SCHEDULES), 'by')
     kind = _SCHEDULES[by]
     fields = dataclasses.fields(kind)
     check_keys(config, [field.name for field in fields], key)
@@ -71,12 +70,7 @@ def build_temperature(by: str, config: Mapping[str, Any], key: str) -> Temperatu
         if field.name not in config and field.default is dataclasses.MISSING:
             raise ValueError(f'`{key}` should name its {field.name!r}, but got {dict(config)}')
     for name, value in config.items():
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise TypeError(f'`{key}.{name}` should be a number, but got {value!r}')
-        if not value > 0:
-            raise ValueError(f'`{key}.{name}` should be positive, but got {value}')
-        if math.isinf(value) and name != 'cap':
-            raise ValueError(f'`{key}.{name}` should be finite, but got {value}')
+        check_number(value, f'{key}.{name}', infinite=name == 'cap')
     schedule = kind(**config)
     if isinstance(schedule, ProgressTemperature) and schedule.end < schedule.start:
         raise ValueError(

@@ -1,24 +1,23 @@
-"""From a config and a checkpoint to the model that pictures are drawn of."""
+"""From a config and a checkpoint to a quantized model, without a runner."""
 
-import copy
-import itertools
 import pickle
-from collections.abc import Iterator, Mapping, Sequence
+import zipfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
-from mmengine.runner import Runner, load_checkpoint
+from mmengine.runner import load_checkpoint
 from torch import nn
 
 from mmqnet.layers import parameter_roles
-from mmqnet.models import QuantizationReport
+from mmqnet.models.report import QuantizationReport
 from mmqnet.quantizers import quantizers_of
 
 
 def build_model(config: Config) -> nn.Module:
-    """The quantized model of a config, in evaluation mode, without weights.
+    """Build the quantized model of a config, in evaluation mode, with random weights.
 
     Raises:
         ValueError: If the config's model is in float.
@@ -36,8 +35,13 @@ def build_model(config: Config) -> nn.Module:
     return model
 
 
+def is_complete(checkpoint: str | Path) -> bool:
+    """Return whether a checkpoint has its end: torch writes a zip file, whose table comes last."""
+    return Path(checkpoint).is_dir() or zipfile.is_zipfile(checkpoint)  # DeepSpeed's are folders
+
+
 def load_weights(model: nn.Module, path: str) -> None:
-    """Loads a checkpoint of the float or of the quantized model.
+    """Load a checkpoint of the float or of the quantized model.
 
     MMEngine only warns of weights that are missing or do not fit, and leaves random ones: here they
     are refused for all parameters but the scales of quantizers, which a float model does not have.
@@ -63,7 +67,7 @@ def load_weights(model: nn.Module, path: str) -> None:
 
 
 def check_calibrated(model: nn.Module, path: str) -> None:
-    """Refuses a model whose checkpoint brought no scales and thresholds.
+    """Check that a checkpoint held scales and thresholds for all quantizers.
 
     Raises:
         ValueError: If a quantizer has not been calibrated.
@@ -74,23 +78,6 @@ def check_calibrated(model: nn.Module, path: str) -> None:
             f'{path!r} does not hold `{pending[0]}` ({len(pending)} quantizers are missing): it '
             'is of the float model, or of a training that had not calibrated yet'
         )
-
-
-def load_images(config: Config, key: str, count: int) -> Iterator[Any]:
-    """The first ``count`` images that a config's data loader gives, in batches of one.
-
-    Args:
-        config: The config.
-        key: Such as ``'val_dataloader'``.
-        count: How many images.
-    """
-    if not config.get(key):
-        raise ValueError(f'the config has no `{key}`')
-    loader = copy.deepcopy(config[key])
-    loader.update(batch_size=1, num_workers=0, persistent_workers=False)
-    for unused in ('batch_sampler', 'prefetch_factor'):
-        loader.pop(unused, None)
-    yield from itertools.islice(Runner.build_dataloader(loader, seed=0), count)
 
 
 def _check_parameters(

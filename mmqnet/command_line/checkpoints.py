@@ -1,17 +1,53 @@
-"""The checkpoint from which an interrupted run goes on."""
+"""Checkpoints to start or resume from."""
 
 import logging
 import pickle
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.runner import CheckpointLoader, find_latest_checkpoint
 
+from mmqnet.models import is_complete
+
+
+def check_checkpoint(checkpoint: str) -> None:
+    """Check that a checkpoint exists, before a model is built.
+
+    Raises:
+        FileNotFoundError: If it is a local path that does not exist.
+    """
+    if '://' not in checkpoint and not Path(checkpoint).exists():
+        raise FileNotFoundError(f'the checkpoint {checkpoint!r} does not exist')
+
+
+def resume(config: Config, checkpoint: str) -> None:
+    """Make the run that a config describes resume where it was stopped.
+
+    Args:
+        config: Changed in place.
+        checkpoint: Path of a checkpoint, or ``'auto'`` for the latest complete one in the work dir.
+            Without one there, as after a stop before the first checkpoint, the run starts from the
+            beginning, with the weights that the config loads.
+
+    Raises:
+        FileNotFoundError: If the checkpoint does not exist.
+        ValueError: If it is truncated.
+    """
+    if checkpoint == 'auto':
+        latest = latest_checkpoint(config.work_dir)
+        if latest is None:
+            return
+        checkpoint = latest
+    check_checkpoint(checkpoint)
+    if '://' not in checkpoint and not is_complete(checkpoint):
+        raise ValueError(f'the checkpoint {checkpoint!r} is truncated: its end is missing')
+    config.resume, config.load_from = True, checkpoint
+
 
 def latest_checkpoint(work_dir: str) -> str | None:
-    """Finds the checkpoint that ``last_checkpoint`` names, or another one if that is torn.
+    """Find the checkpoint that ``last_checkpoint`` names, or another one if that is truncated.
 
     Another hook than :class:`CheckpointHook` may leave half a checkpoint, or an empty
     ``last_checkpoint``, when its process is killed. Then a line in the log says so, and the newest
@@ -21,7 +57,7 @@ def latest_checkpoint(work_dir: str) -> str | None:
         work_dir: The run's folder.
 
     Returns:
-        str or None: Path of the checkpoint; None if the run never came to saving one.
+        str or None: Path of the checkpoint; None if the run has saved none.
 
     Raises:
         ValueError: If there was one, but none is complete.
@@ -48,21 +84,16 @@ def latest_checkpoint(work_dir: str) -> str | None:
     return str(newest)
 
 
-def is_complete(checkpoint: str | Path) -> bool:
-    """Whether a checkpoint has its end; torch writes a zip file, whose table comes last."""
-    return Path(checkpoint).is_dir() or zipfile.is_zipfile(checkpoint)  # DeepSpeed's are folders
-
-
 def _what_is_wrong(named: str) -> str:
     if not named:
         return 'is empty'
     if '://' in named or is_complete(named):
         return ''
-    return f'names {named!r}, which {"is torn" if Path(named).exists() else "does not exist"}'
+    return f'names {named!r}, which {"is truncated" if Path(named).exists() else "does not exist"}'
 
 
 def _resumable(folder: Path) -> Iterator[Path]:
-    """Complete checkpoints with all that resuming needs, the newest first."""
+    """Yield the complete checkpoints with all that resuming needs, the newest first."""
     for path in sorted(folder.glob('*.pth'), key=lambda p: p.stat().st_mtime, reverse=True):
         if is_complete(path):
             try:

@@ -1,20 +1,18 @@
 """Writes docs/models.md: what a conversion does to the models of `families.py`."""
 
 import re
-import sys
 from collections import Counter, defaultdict
 from pathlib import Path
 
-from mmqnet.models import LayerReport, QuantizationReport
-
-sys.path.insert(0, str(Path(__file__).parent))
 import families
 
-PAGE = Path(__file__).resolve().parents[1] / 'docs' / 'models.md'
+from mmqnet.models import LayerReport, QuantizationReport
+
+PAGE = Path(__file__).resolve().parents[2] / 'docs' / 'models.md'
 _MOST_NAMES = 4  # of one reason in one row
 _INTRODUCTION = """\
 # What is quantized in which model
-<!-- written by scripts/models_page.py from scripts/families.py: run it again after a change -->
+<!-- written by tests/helpers/models_page.py from families.py: run it again after a change -->
 
 A test converts each of these upstream configs, calibrates it, trains it one step and evaluates it
 with hard functions: 3-bit weights, 8-bit activations, the first and last layers in float
@@ -47,7 +45,7 @@ refused.
 
 
 def page() -> str:
-    """The text of the page."""
+    """Return the text of the page."""
     return '\n'.join(
         [
             _INTRODUCTION,
@@ -71,7 +69,7 @@ def _table(chosen: tuple[families.Family, ...]) -> list[str]:
 
 
 def _quantized(report: QuantizationReport) -> str:
-    """Numbers of layers by part and class: ``backbone: 19 Conv2d``."""
+    """Return the numbers of layers by part and class: ``backbone: 19 Conv2d``."""
     parts: dict[str, Counter[str]] = defaultdict(Counter)
     for layer in report.quantized:
         parts[layer.name.split('.')[0]][layer.kind] += 1
@@ -82,7 +80,7 @@ def _quantized(report: QuantizationReport) -> str:
 
 
 def _in_float(report: QuantizationReport) -> str:
-    """Names of the other layers by reason: ``first layer: `backbone.conv1` ``."""
+    """Return the names of the other layers by reason: ``first layer: `backbone.conv1` ``."""
     reasons: dict[str, list[LayerReport]] = defaultdict(list)
     for layer in report.skipped:
         reasons[layer.reason].append(layer)

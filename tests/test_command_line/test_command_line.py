@@ -1,4 +1,4 @@
-"""What the command lines share: configs, checkpoints to resume from, missing files."""
+"""What the tools share: configs, checkpoints to resume from, missing files."""
 
 import argparse
 import os
@@ -10,7 +10,7 @@ from mmengine.device import get_device
 from mmengine.optim import OptimWrapper
 from mmengine.runner import save_checkpoint
 
-from mmqnet.engine.launch import (
+from mmqnet.command_line import (
     add_arguments,
     build_runner,
     check_checkpoint,
@@ -144,15 +144,15 @@ class TestResume:
         [
             ('', 'is empty'),
             ('epoch_9.pth', r"names '.*epoch_9\.pth', which does not exist"),
-            ('epoch_3.pth', r"names '.*epoch_3\.pth', which is torn"),
+            ('epoch_3.pth', r"names '.*epoch_3\.pth', which is truncated"),
         ],
     )
-    def test_torn_files(self, tmp_path, capsys, pointer, message):
+    def test_truncated_files(self, tmp_path, capsys, pointer, message):
         """The newest checkpoint that is complete and has an optimizer, with a line in the log."""
         self.save(tmp_path, 'epoch_1.pth', seconds=1, optimizer={})
         expected = self.save(tmp_path, 'epoch_2.pth', seconds=2, optimizer={})
-        torn = self.save(tmp_path, 'epoch_3.pth', seconds=3, optimizer={})
-        torn.write_bytes(torn.read_bytes()[:-100])
+        truncated = self.save(tmp_path, 'epoch_3.pth', seconds=3, optimizer={})
+        truncated.write_bytes(truncated.read_bytes()[:-100])
         (tmp_path / 'epoch_4.pth').touch()
         self.save(tmp_path, 'best_epoch_3.pth', seconds=5)
         (tmp_path / 'last_checkpoint').write_text(pointer and str(tmp_path / pointer))
@@ -166,15 +166,17 @@ class TestResume:
     def test_nothing_is_complete(self, tmp_path):
         (tmp_path / 'epoch_1.pth').touch()
         (tmp_path / 'last_checkpoint').write_text(str(tmp_path / 'epoch_1.pth'))
-        message = r"which is torn, and '.*' holds no complete checkpoint with an optimizer: name a"
+        message = (
+            r"which is truncated, and '.*' holds no complete checkpoint with an optimizer: name a"
+        )
         with pytest.raises(ValueError, match=message):
             resume(self.config(tmp_path), 'auto')
 
-    def test_given_but_torn(self, tmp_path):
+    def test_given_but_truncated(self, tmp_path):
         path = self.save(tmp_path, 'epoch_1.pth', optimizer={})
         path.write_bytes(path.read_bytes()[:-100])
         with pytest.raises(
-            ValueError, match=r"checkpoint '.*epoch_1\.pth' is torn: its end is miss"
+            ValueError, match=r"checkpoint '.*epoch_1\.pth' is truncated: its end is miss"
         ):
             resume(self.config(tmp_path), str(path))
 

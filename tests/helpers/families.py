@@ -52,7 +52,7 @@ def _below(prefix: str, **settings: Any) -> dict[str, Any]:
 
 
 def _dense_head(**others: Any) -> dict[str, Any]:
-    """A dense detector with a ResNet-18 and an FPN of 16 channels."""
+    """Return settings of a dense detector with a ResNet-18 and an FPN of 16 channels."""
     return {
         **_resnet(18),
         **_below('neck', in_channels=_R18, out_channels=16),
@@ -66,7 +66,7 @@ _BOX_HEAD = dict(in_channels=16, fc_out_channels=32, num_classes=3)
 
 
 def _two_stage(channels: list[int], stages: int = 1, **others: Any) -> dict[str, Any]:
-    """A two-stage detector with an FPN of 16 channels, over a backbone with these channels."""
+    """Return settings of a two-stage detector with an FPN of 16 channels."""
     heads = (
         [f'roi_head.bbox_head.{i}' for i in range(stages)] if stages > 1 else ['roi_head.bbox_head']
     )
@@ -91,7 +91,7 @@ _SWIN = _below('backbone', embed_dims=8, depths=(1, 2, 1, 1), num_heads=(1, 1, 2
 
 
 def _transformer(channels: list[int], width: int = 32, **others: Any) -> dict[str, Any]:
-    """A DETR with ``width`` channels and one layer of each kind."""
+    """Return settings of a DETR with ``width`` channels and one layer of each kind."""
     small: dict[str, Any] = {
         **_resnet(18),
         'num_queries': 10,
@@ -315,7 +315,7 @@ DETECTORS = (
 
 
 def _classifier(width: int, **backbone: Any) -> dict[str, Any]:
-    """A classifier of 3 classes whose backbone ends with ``width`` channels."""
+    """Return settings of a classifier of 3 classes whose backbone ends with ``width`` channels."""
     return {
         **_below('backbone', **backbone),
         **_below('head', in_channels=width, num_classes=3),
@@ -487,7 +487,7 @@ FAMILIES = (*DETECTORS, *CLASSIFIERS)
 
 @functools.cache
 def build(family: Family) -> nn.Module:
-    """Builds the quantized model of a family; once, so that its report can be asked for again."""
+    """Build the quantized model of a family; the result is cached."""
     config = get_config(family.config)
     if 'data_preprocessor' in config:  # the runner hands it to the model
         config.model.setdefault('data_preprocessor', config.data_preprocessor)

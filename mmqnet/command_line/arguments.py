@@ -1,0 +1,35 @@
+"""Arguments that the tools share."""
+
+import argparse
+
+from mmengine.config import DictAction
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that MMDetection's train and test tools have in common."""
+    parser.add_argument('--work-dir', help='folder of logs, checkpoints and results')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        help='settings that override the config, key=value; lists as key="[a,b]" or key=a,b',
+    )
+    parser.add_argument(
+        '--launcher',
+        choices=['none', 'pytorch', 'slurm', 'mpi'],
+        default='none',
+        help='how the processes were started',
+    )
+    # torch.distributed.launch passes --local-rank
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
+
+
+def positive_integer(text: str) -> int:
+    """Convert an argument to a positive integer; for argparse's ``type``.
+
+    Raises:
+        argparse.ArgumentTypeError: If the text is no such number.
+    """
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f'should be a positive integer, but got {text!r}')
+    return int(text)

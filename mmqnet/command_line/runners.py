@@ -1,0 +1,39 @@
+"""Runners of configs, on one process or several."""
+
+from datetime import timedelta
+
+import torch
+from mmengine.config import Config
+from mmengine.device import get_device
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
+
+
+def build_runner(config: Config) -> Runner:
+    """Build the runner that a config describes.
+
+    Raises:
+        ValueError: If several processes without GPUs are to use NCCL or one GPU each.
+    """
+    if config.launcher == 'pytorch' and get_device() == 'cpu':
+        _join_processes(config)
+    return RUNNERS.build(config) if 'runner_type' in config else Runner.from_cfg(config)
+
+
+def _join_processes(config: Config) -> None:
+    """Initialize torch.distributed on CPUs: MMEngine's own initialization selects a CUDA device.
+
+    MMEngine skips its own where this has been done.
+    """
+    settings = dict(config.get('env_cfg', {}).get('dist_cfg', {}))
+    backend, wrapper = settings.get('backend', 'nccl'), config.get('model_wrapper_cfg')
+    # without a wrapper of the config MMEngine gives its own a device
+    if backend == 'nccl' or not wrapper or wrapper.get('device_ids') is not None:
+        raise ValueError(
+            "`env_cfg.dist_cfg.backend` should be 'gloo' where there is no GPU, and "
+            "`model_wrapper_cfg` dict(type='MMDistributedDataParallel', device_ids=None), but got "
+            f'{backend!r} and {wrapper!r}'
+        )
+    if 'timeout' in settings:
+        settings['timeout'] = timedelta(seconds=settings['timeout'])
+    torch.distributed.init_process_group(**settings)
