@@ -36,6 +36,7 @@ class QuantOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     - ``scale``: what quantizers learn (alpha, beta, thresholds); no weight decay by default;
     - ``other``: everything else.
 
+    None in place of a dict means no settings, so a config can drop those that it inherits.
     MMEngine's own keys (``norm_decay_mult``, ``custom_keys``, ...) go on working; where both speak
     of a parameter, the role's setting wins. Parameters with equal settings share a group.
 
@@ -56,10 +57,8 @@ class QuantOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         settings = {} if paramwise_cfg is None else paramwise_cfg
         check_keys(settings, self.known_keys, 'paramwise_cfg')
         settings = dict(settings)
-        self._settings = {role: settings.pop(role, {}) for role in _ROLES}
-        self._settings['scale'] = {'weight_decay': 0.0, **self._settings['scale']}
-        for role, setting in self._settings.items():
-            _check_setting(setting, f'paramwise_cfg.{role}')
+        self._settings = {role: _check_setting(settings.pop(role, None), role) for role in _ROLES}
+        self._settings['scale'].setdefault('weight_decay', 0.0)
         # an empty dict would make MMEngine put all parameters into one group
         super().__init__(optim_wrapper_cfg, settings or {'custom_keys': {}})
 
@@ -105,7 +104,10 @@ def _merge(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return list(merged.values())
 
 
-def _check_setting(setting: Any, key: str) -> None:
+def _check_setting(setting: Any, role: str) -> dict[str, float]:
+    """Return the settings of a role, for None an empty dict, which a default may complete."""
+    key = f'paramwise_cfg.{role}'
+    setting = {} if setting is None else setting
     check_keys(setting, _SETTINGS, key)
     for name, value in setting.items():
         if isinstance(value, bool) or not isinstance(value, int | float):
@@ -114,3 +116,4 @@ def _check_setting(setting: Any, key: str) -> None:
             raise ValueError(f'`{key}.{name}` should be finite and not negative, but got {value}')
     if 'lr' in setting and 'lr_mult' in setting:
         raise ValueError(f'`{key}` should name `lr` or `lr_mult`, but got both: {dict(setting)}')
+    return dict(setting)
