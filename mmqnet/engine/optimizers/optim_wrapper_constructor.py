@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapper
 from torch import nn
 
+from mmqnet.engine.optimizers.scale_decay import HAS_SCALE_DECAY
 from mmqnet.engine.unwrap import unwrap
 from mmqnet.layers import parameter_roles
 from mmqnet.quantizers import check_keys
@@ -58,6 +59,7 @@ class QuantOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         check_keys(settings, self.known_keys, 'paramwise_cfg')
         settings = dict(settings)
         self._settings = {role: _check_setting(settings.pop(role, None), role) for role in _ROLES}
+        self._has_scale_decay = 'weight_decay' in self._settings['scale']
         self._settings['scale'].setdefault('weight_decay', 0.0)
         # an empty dict would make MMEngine put all parameters into one group
         super().__init__(optim_wrapper_cfg, settings or {'custom_keys': {}})
@@ -67,7 +69,9 @@ class QuantOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         inner = unwrap(model)
         roles = parameter_roles(inner)
         self._roles = {id(parameter): roles[n] for n, parameter in inner.named_parameters()}
-        return super().__call__(model)
+        wrapper = super().__call__(model)
+        setattr(wrapper, HAS_SCALE_DECAY, self._has_scale_decay)
+        return wrapper
 
     def add_params(
         self,
