@@ -57,6 +57,12 @@ def test_each_role_has_its_own(model):
     )
 
 
+def test_none_drops_the_settings_of_a_role(model):
+    """A config that inherits settings can only replace them."""
+    config = dict(quantized=None, other=None, scale=None)
+    assert by_role(model, groups(model, config)) == by_role(model, groups(model))
+
+
 def test_keys_of_mmengine_go_on_working(model):
     config = dict(
         norm_decay_mult=0.0,
