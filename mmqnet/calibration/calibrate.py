@@ -125,16 +125,15 @@ def _calibrate_input(name: str, quantizer: Quantizer, collector: SampleCollector
 
 def _log_signed(name: str, quantizer: Quantizer) -> None:
     """Inputs that share a function count as one: a single signed one makes it signed."""
-    levels = quantizer.config.levels_for(signed=True)
-    if levels is None:
+    config = quantizer.config
+    if not config.level_sets(signed=True):
         raise ValueError(
             f'some of the inputs that share `{name}` are signed, and `signed_levels=None` would '
             'leave all in float: name the layers with signed inputs in `quantization.exclude`'
         )
-    if levels != quantizer.config.levels:
+    if config.levels not in config.level_sets(signed=True):
         print_log(
-            f'some of the inputs that share `{name}` are signed: all get the levels '
-            f'{levels[0]:g}..{levels[-1]:g}',
+            f'some of the inputs that share `{name}` are signed: all get signed levels',
             logger='current',
             level=logging.WARNING,
         )

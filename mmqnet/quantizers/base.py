@@ -115,13 +115,27 @@ class Quantizer(nn.Module, abc.ABC):
 
     @torch.no_grad()
     def initialize(self, sample: Sample) -> None:
-        """Choose the levels for a sample, and fit the method to it."""
-        levels = self.config.levels_for(sample.signed)
-        self.levels.copy_(torch.tensor(levels or self.config.levels))
-        self.enabled.fill_(levels is not None)
-        self.fit(sample)
+        """Choose the levels for a sample, and fit the method to it.
+
+        Where the config allows several sets, the one of the least squared error is taken.
+        """
+        sets = self.config.level_sets(sample.signed)
+        self.enabled.fill_(bool(sets))
+        best = sets[0] if sets else self.config.levels
+        if len(sets) > 1:
+            best = min(sets, key=lambda levels: self._squared_error(levels, sample))
+        self._fit_with(best, sample)
         self.calibrated.fill_(True)
         self.refresh()
+
+    def _fit_with(self, levels: tuple[float, ...], sample: Sample) -> None:
+        self.levels.copy_(torch.tensor(levels))
+        self.fit(sample)
+
+    def _squared_error(self, levels: tuple[float, ...], sample: Sample) -> float:
+        self._fit_with(levels, sample)
+        x = sample.values
+        return float((self.staircase(x).quantize(x) - x).square().sum())
 
     def refresh(self) -> None:
         """Read the state from the buffers.

@@ -53,13 +53,17 @@ def _check_levels(saved: Mapping[str, Tensor], prefix: str, config: QuantizerCon
     if 'levels' not in saved:
         return
     found, levels = tuple(saved['levels'].flatten().tolist()), config.levels
-    if not any(_are_close(found, own) for own in config.saved_levels()):
+    if not any(_are_close(found, own) for own in _known_sets(config)):
         raise ValueError(
             f'checkpoint key `{prefix}levels` holds {len(found)} levels '
             f'{found[0]:g}..{found[-1]:g}, but the config quantizes to '
             f'{len(levels)} levels {levels[0]:g}..{levels[-1]:g}: '
             'take the config that the checkpoint was trained with, or a float checkpoint'
         )
+
+
+def _known_sets(config: QuantizerConfig) -> list[tuple[float, ...]]:
+    return [levels for signed in (False, True) for levels in config.level_sets(signed)]
 
 
 def _are_close(found: Sequence[float], levels: Sequence[float]) -> bool:

@@ -33,8 +33,8 @@ class QuantizerConfig:
             one of each an output channel) or ``'model'`` (one function for all layers together; if
             one of them has a signed input, all get the levels for signed inputs).
         signed_levels: Activations only: what an input gets that is seen to be signed at
-            calibration: ``'auto'`` (default) for a set with as many levels that suits the method,
-            a set with as many levels, or None to leave such an input in float.
+            calibration: ``'auto'`` (default) for a set with as many levels that suits the method
+            and the input, a set with as many levels, or None to leave such an input in float.
         key: Where the dict is in the config file, for messages.
 
     Raises:
@@ -79,25 +79,28 @@ class QuantizerConfig:
         """Whether all layers of the model share one quantizer."""
         return self.granularity == 'model'
 
-    def levels_for(self, signed: bool) -> tuple[float, ...] | None:
-        """Return the levels of a signed or unsigned input; None leaves it in float."""
-        if self.is_of_weights or not signed:
-            return self.levels
-        assert not isinstance(self.signed_levels, str)  # resolved
-        return self.signed_levels
+    def level_sets(self, signed: bool) -> list[tuple[float, ...]]:
+        """Return the sets of which calibration takes the one of the least squared error.
 
-    def automatic_signed_levels(self) -> tuple[float, ...]:
+        Args:
+            signed: Whether the values are signed; an empty list leaves them in float.
+        """
+        if self.is_of_weights or not signed:
+            return [self.levels]
+        if self.signed_levels == 'auto':
+            return self.automatic_signed_sets()
+        if self.signed_levels is None:
+            return []
+        assert not isinstance(self.signed_levels, str)
+        return [self.signed_levels]
+
+    def automatic_signed_sets(self) -> list[tuple[float, ...]]:
         """Return what ``signed_levels='auto'`` stands for: the k-bit two's complement integers.
 
         Raises:
             ValueError: If ``levels`` is not an unsigned k-bit set.
         """
-        return signed_counterpart(self.levels)
-
-    def saved_levels(self) -> list[tuple[float, ...]]:
-        """Return the level sets that a checkpoint of this config may hold."""
-        sets = [self.levels_for(signed) for signed in (False, True)]
-        return [levels for levels in sets if levels is not None]
+        return [signed_counterpart(self.levels)]
 
     def name(self, field_name: str) -> str:
         """Return a key as messages name it, for example ``'quantization.weight.levels'``."""
@@ -137,12 +140,13 @@ class QuantizerConfig:
                 f'both signs, but got {list(self.levels)}'
             )
 
-    def _resolve_signed_levels(self) -> tuple[float, ...] | None:
+    def _resolve_signed_levels(self) -> str | tuple[float, ...] | None:
         signed = self.signed_levels
         if self.levels[0] < 0:
             return self.levels  # already made for signed inputs
         if signed == 'auto':
-            return self.automatic_signed_levels()
+            self.automatic_signed_sets()
+            return signed
         if signed is None:
             return None
         levels = resolve_levels(signed, self.name('signed_levels'))

@@ -30,9 +30,9 @@ def activation_config(levels: Any = 'uint2', **config: Any) -> QuantizerConfig:
 @torch.no_grad()
 def ready(quantizer: QuantizationNetwork, beta: float = 2.0, signed: bool = True) -> Quantizer:
     """Calibrates a quantizer by hand, with its thresholds halfway between the levels."""
-    levels = quantizer.config.levels_for(signed)
-    quantizer.enabled.fill_(levels is not None)
-    quantizer.levels.copy_(torch.tensor(levels or quantizer.config.levels))
+    sets = quantizer.config.level_sets(signed)
+    quantizer.enabled.fill_(bool(sets))
+    quantizer.levels.copy_(torch.tensor(sets[0] if sets else quantizer.config.levels))
     quantizer.thresholds.copy_((quantizer.levels[1:] + quantizer.levels[:-1]) / 2)
     quantizer.log_alpha.fill_(-math.log(beta))
     quantizer.log_beta.fill_(math.log(beta))

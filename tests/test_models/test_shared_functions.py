@@ -105,7 +105,7 @@ def test_one_signed_input_makes_all_signed():
     model = signed_model()
     inputs = [torch.randn(32, 8)]
     calibrate(model, inputs, model)
-    assert model.shared_input_quantizer.levels.tolist() == [-1.5, -0.5, 0.5, 1.5]
+    assert model.shared_input_quantizer.levels[0] < 0
     model = signed_model(signed_levels=None)
     with pytest.raises(ValueError, match=r'share `shared_input_quantizer` are signed.*exclude'):
         calibrate(model, inputs, model)

@@ -7,12 +7,7 @@ from typing import ClassVar
 
 from mmqnet.checks import check_bool, check_choice, check_number, is_list_of_numbers
 from mmqnet.quantizers.config import QuantizerConfig, of_role
-from mmqnet.quantizers.level_sets import (
-    as_float32,
-    is_unsigned_set,
-    signed_counterpart,
-    zero_centred_counterpart,
-)
+from mmqnet.quantizers.level_sets import as_float32, zero_centred_counterpart
 
 PAPER_ZERO_THRESHOLD = 0.05
 # T * gap / 4 is the slope of a step, which float32 has to hold, multiplied by gradients.
@@ -72,24 +67,15 @@ class QuantizationNetworkConfig(QuantizerConfig):
         assert not isinstance(self.zero_threshold, str)
         return self.zero_threshold
 
-    def automatic_signed_levels(self) -> tuple[float, ...]:
-        """Return a zero-centred set for thresholds in the middle of clusters, else k-bit integers.
+    def automatic_signed_sets(self) -> list[tuple[float, ...]]:
+        """Return the integers, and with thresholds of clusters a symmetric set too.
 
-        k-means of a symmetric input puts as many thresholds below 0 as above, so levels that are
-        not symmetric are far off. The nearest level needs no symmetry, and keeps a level at 0.
+        k-means puts thresholds where the values are, not between the levels: then either set may be
+        much nearer to the values. The nearest level needs no symmetry, and keeps a level at 0.
         """
+        sets = super().automatic_signed_sets()
         if self.thresholds == 'kmeans':
-            return zero_centred_counterpart(self.levels)
-        return super().automatic_signed_levels()
-
-    def saved_levels(self) -> list[tuple[float, ...]]:
-        """Return the level sets that a checkpoint may hold.
-
-        Until version 0.2 the automatic set was that of the integers for k-means too.
-        """
-        sets = super().saved_levels()
-        if self.thresholds == 'kmeans' and is_unsigned_set(self.levels):
-            sets.append(signed_counterpart(self.levels))
+            sets.append(zero_centred_counterpart(self.levels))
         return sets
 
     def _check_thresholds_type(self) -> None:

@@ -150,14 +150,13 @@ def test_thresholds_may_coincide():
     assert weights(levels='ternary', thresholds=[0, 0]).thresholds == (0.0, 0.0)
 
 
-@pytest.mark.parametrize(
-    ('thresholds', 'signed'),
-    [('kmeans', (-1.5, -0.5, 0.5, 1.5)), ('uniform', (-2, -1, 0, 1)), ([0, 1, 2], (-2, -1, 0, 1))],
-)
-def test_signed_inputs_get_a_set_that_suits_the_thresholds(thresholds, signed):
+@pytest.mark.parametrize('thresholds', ['uniform', [0, 1, 2], 'kmeans'])
+def test_signed_inputs_get_a_set_that_suits_the_thresholds(thresholds):
     config = activations(levels='uint2', thresholds=thresholds)
-    assert config.levels_for(signed=False) == (0.0, 1.0, 2.0, 3.0)
-    assert config.levels_for(signed=True) == signed
+    assert config.level_sets(signed=False) == [(0.0, 1.0, 2.0, 3.0)]
+    integers, *others = config.level_sets(signed=True)
+    assert integers == (-2.0, -1.0, 0.0, 1.0)
+    assert others == ([(-1.5, -0.5, 0.5, 1.5)] if thresholds == 'kmeans' else [])
 
 
 def test_configs_are_checked_where_they_are_made():
@@ -173,14 +172,14 @@ def test_configs_are_checked_where_they_are_made():
 
 
 def test_signed_inputs_may_stay_in_float_or_get_a_set_of_their_own():
-    assert activations(levels='uint2', signed_levels=None).levels_for(signed=True) is None
+    assert activations(levels='uint2', signed_levels=None).level_sets(signed=True) == []
     chosen = activations(levels='uint2', signed_levels=[-3, -1, 1, 3])
-    assert chosen.levels_for(signed=True) == (-3.0, -1.0, 1.0, 3.0)
+    assert chosen.level_sets(signed=True) == [(-3.0, -1.0, 1.0, 3.0)]
 
 
 def test_signed_levels_serve_both_kinds_of_input():
     config = activations(levels='pm2')
-    assert config.levels_for(signed=True) == config.levels_for(signed=False) == config.levels
+    assert config.level_sets(signed=True) == config.level_sets(signed=False) == [config.levels]
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,13 @@ from torch import nn
 from toy_models import activation_config, ready, weight_config
 
 from mmqnet.ops import hard_quantize, soft_quantize
-from mmqnet.quantizers import Mode, QuantizationNetwork, quantizers_of, soft_evaluation
+from mmqnet.quantizers import (
+    Mode,
+    QuantizationNetwork,
+    Sample,
+    quantizers_of,
+    soft_evaluation,
+)
 
 LEVELS = ['binary', 'ternary', 'pm2', 'pm4', 'int5', 'int8', [-0.7, 0.1, 0.2], [-1, 5]]
 
@@ -229,7 +235,25 @@ class TestSignedInputs:
         unsigned = ready(QuantizationNetwork(activation_config('uint2')), signed=False)
         signed = ready(QuantizationNetwork(activation_config('uint2')), signed=True)
         assert unsigned.levels.tolist() == [0, 1, 2, 3]
-        assert signed.levels.tolist() == [-1.5, -0.5, 0.5, 1.5]
+        assert signed.levels.tolist() == [-2, -1, 0, 1]
+
+    @pytest.mark.parametrize('bits', [2, 3, 4, 8])
+    @pytest.mark.parametrize('scale_init', ['range', 'mse'])
+    def test_the_automatic_set_is_the_nearer_one(self, bits, scale_init):
+        x = torch.randn(1, 2**14, generator=torch.Generator().manual_seed(bits))
+        sample = Sample(x, x.abs().amax(1), signed=True)
+
+        def error(signed_levels):
+            config = activation_config(
+                f'uint{bits}', scale_init=scale_init, signed_levels=signed_levels
+            )
+            quantizer = QuantizationNetwork(config)
+            quantizer.initialize(sample)
+            return (quantizer.eval()(x) - x).square().mean(), quantizer.levels[0]
+
+        centre = 2 ** (bits - 1)
+        sets = [[i - shift for i in range(2**bits)] for shift in (centre, centre - 0.5)]
+        assert error('auto') == min(map(error, sets))
 
     def test_signed_inputs_left_in_float(self):
         quantizer = ready(
