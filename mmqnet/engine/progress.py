@@ -11,8 +11,8 @@ def progress_of(runner: Runner) -> float:
     return runner.iter / max(1, runner.max_iters)
 
 
-def epochs_of(runner: Runner) -> float:
-    """Return the passes over the data so far, of all processes together.
+def epochs_of(runner: Runner, iteration: int | None = None) -> float:
+    """Return the passes over the data of all processes together.
 
     What counts as one pass depends on the sampler:
 
@@ -26,9 +26,14 @@ def epochs_of(runner: Runner) -> float:
 
     A repeated data set counts as often as it is repeated: ``RepeatDataset(times=10)`` makes ten
     passes of one.
+
+    Args:
+        runner: A runner that trains.
+        iteration: Up to which iteration. Default: the present one.
     """
     repeats = _repeats(runner.train_dataloader.dataset)
-    return runner.iter * repeats / _iterations_of_a_pass(runner)
+    iteration = runner.iter if iteration is None else iteration
+    return iteration * repeats / _iterations_of_a_pass(runner)
 
 
 def _iterations_of_a_pass(runner: Runner) -> float:

@@ -199,6 +199,11 @@ torch.save(net.state_dict(), f'{sys.argv[1]}/calibrated{rank}.pth')
 # one brings two batches, the other three
 reestimate_batch_norm(net, batches(5)[2 * rank : 2 + 3 * rank], net)
 torch.save(net.state_dict(), f'{sys.argv[1]}/reestimated{rank}.pth')
+try:  # the samples of one process are broken
+    calibrate(net := Net(), [x * float('nan') if rank else x for x in batches()], net)
+except Exception as error:
+    with open(f'{sys.argv[1]}/error{rank}.txt', 'w') as file:
+        file.write(f'{type(error).__name__}: {error}')
 """
 
 
@@ -216,10 +221,12 @@ def processes(tmp_path_factory):
                str(script), str(folder)]  # fmt: skip
     result = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert result.returncode == 0, result.stderr[-3000:]
-    return {
+    found = {
         step: [torch.load(folder / f'{step}{rank}.pth') for rank in (0, 1)]
         for step in ('calibrated', 'reestimated')
     }
+    found['errors'] = [(folder / f'error{rank}.txt').read_text() for rank in (0, 1)]
+    return found
 
 
 @pytest.mark.parametrize('step', ['calibrated', 'reestimated'])
@@ -235,6 +242,13 @@ def test_two_processes_calibrate_on_the_range_of_all_samples(processes):
     for key, value in alone.state_dict().items():
         if key.endswith(('log_alpha', 'log_beta', 'levels', 'calibrated')):
             assert torch.equal(value, processes['calibrated'][0][key]), key
+
+
+def test_all_processes_stop_with_the_message_of_the_one_that_fails(processes):
+    first, second = processes['errors']
+    message = 'ValueError: the input of layer `first.input_quantizer` holds NaN or infinite values'
+    assert second.startswith(message)
+    assert first.startswith(f'RuntimeError: calibration failed on process 1 (this is 0): {message}')
 
 
 def test_two_processes_average_batch_statistics_over_all_batches(processes):

@@ -26,7 +26,7 @@ from mmqnet.engine.hooks import (
     TemperatureHook,
 )
 from mmqnet.layers import activation_quantizers, parameter_roles, weight_quantizers
-from mmqnet.quantizers import Mode, quantizers_of
+from mmqnet.quantizers import Mode, Quantizer, Staircase, quantizers_of
 
 STEPS = 18
 PER_EPOCH = 6
@@ -58,6 +58,20 @@ class Recorder(Hook):
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
         after = dict(runner.model.named_parameters())
         self.changed.append({n for n, p in self.before.items() if not torch.equal(p, after[n])})
+
+
+class WithoutTemperature(Quantizer):
+    """Rounds, and learns nothing."""
+
+    def fit(self, sample):
+        pass
+
+    def learn(self, x):
+        return self.staircase(x).quantize(x)
+
+    def staircase(self, x):
+        middles = (self.levels[1:] + self.levels[:-1]) / 2
+        return Staircase(self.levels, middles, torch.tensor(1.0), torch.tensor(1.0))
 
 
 @dataclass
@@ -123,6 +137,22 @@ class TestTemperature:
         weights = [next(iter(pair[0])) for pair in run.recorder.temperatures]
         assert weights == pytest.approx([1, 4, 7, 10, 13, 16])
         assert all(pair[0] == pair[1] for pair in run.recorder.temperatures)
+
+    def test_slopes_that_would_overflow_at_the_end(self, configs, tmp_path):
+        runner = make_runner(configs / 'quantized.py', tmp_path)
+        runner.train_loop  # noqa: B018 -- builds it
+        hook = TemperatureHook(weight=dict(slope=2e29))
+        with pytest.raises(ValueError, match=r'temperature` should be at most 5e\+29 .*overflow'):
+            hook.before_train(runner)
+
+    def test_a_model_without_temperatures(self, configs, tmp_path):
+        runner = make_runner(configs / 'quantized.py', tmp_path)
+        for name, quantizer in quantizers_of(runner.model).items():
+            parent, _, attribute = name.rpartition('.')
+            other = WithoutTemperature(quantizer.config, quantizer.scale_shape)
+            setattr(runner.model.get_submodule(parent), attribute, other)
+        with pytest.raises(ValueError, match=r'no quantizer \(WithoutTemperature\) has a temp'):
+            TemperatureHook(weight=dict(slope=1)).before_train(runner)
 
     def test_logged(self, whole):
         logged = [line for line in scalars(whole) if 'temperature_weight' in line]

@@ -68,7 +68,7 @@ class TemperatureHook(Hook):
         """Find the quantizers, and set their temperature before anything reads it.
 
         Raises:
-            ValueError: If no quantizer has a temperature.
+            ValueError: If no quantizer has a temperature, or the last one is too high.
         """
         models = with_averages(runner)
         self._quantizers = (
@@ -81,6 +81,8 @@ class TemperatureHook(Hook):
                 f'TemperatureHook has nothing to set: no quantizer ({", ".join(types) or "none"}) '
                 'has a temperature; leave the hook out of `default_hooks`'
             )
+        last = max(0, runner.max_iters - 1)
+        self._set(self._values(epochs_of(runner, last), 1.0))  # if that is refused, then now
         self._last = None
         self._update(runner)
 
@@ -89,14 +91,19 @@ class TemperatureHook(Hook):
         self._update(runner)
 
     def _update(self, runner: Runner) -> None:
-        where = epochs_of(runner), progress_of(runner)
-        current = self._weight.value(*where), self._activation.value(*where)
+        current = self._values(epochs_of(runner), progress_of(runner))
         runner.message_hub.update_scalar('train/temperature_weight', current[0])
         runner.message_hub.update_scalar('train/temperature_activation', current[1])
         if current == self._last:
             return
         self._last = current
-        for quantizers, temperature in zip(self._quantizers, current, strict=True):
+        self._set(current)
+
+    def _values(self, epochs: float, progress: float) -> tuple[float, float]:
+        return self._weight.value(epochs, progress), self._activation.value(epochs, progress)
+
+    def _set(self, temperatures: tuple[float, float]) -> None:
+        for quantizers, temperature in zip(self._quantizers, temperatures, strict=True):
             for quantizer in quantizers:
                 quantizer.set_temperature(temperature)
 

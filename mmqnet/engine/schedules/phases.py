@@ -2,7 +2,7 @@
 
 import enum
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
@@ -25,10 +25,24 @@ class PhaseSchedule:
     Attributes:
         begins: Shares of the training, 0 <= share < 1, increasing from 0.
         phases: One phase for each.
+        key: Where the config is, for messages.
+
+    Raises:
+        ValueError: If the ``begin`` values are out of order.
     """
 
     begins: tuple[float, ...]
     phases: tuple[Phase, ...]
+    key: str = field(default='schedule', repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        begins = self.begins
+        increasing = all(low < high for low, high in pairwise(begins))
+        if begins[0] != 0 or not increasing or begins[-1] >= 1:
+            raise ValueError(
+                f'the `begin` values of `{self.key}` should increase from 0 and stay below 1 (they '
+                f'are shares of the training), but got {list(begins)}'
+            )
 
     @classmethod
     def from_config(cls, config: Sequence[Mapping[str, Any]], key: str) -> 'PhaseSchedule':
@@ -46,13 +60,7 @@ class PhaseSchedule:
             check_number(entry.get('begin'), f'{key}[{i}].begin', zero=True)
             check_choice(entry.get('phase'), sorted(names), f'{key}[{i}].phase')
         begins = tuple(float(entry['begin']) for entry in config)
-        increasing = all(low < high for low, high in pairwise(begins))
-        if begins[0] != 0 or not increasing or begins[-1] >= 1:
-            raise ValueError(
-                f'the `begin` values of `{key}` should increase from 0 and stay below 1 (they are '
-                f'shares of the training), but got {list(begins)}'
-            )
-        return cls(begins, tuple(names[entry['phase']] for entry in config))
+        return cls(begins, tuple(names[entry['phase']] for entry in config), key)
 
     def value(self, progress: float) -> Phase:
         """Return the phase at the share ``progress`` (0..1) of the training."""

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from mmqnet.checks import check_choice, check_keys, check_number
@@ -16,10 +16,20 @@ class EpochTemperature:
     Attributes:
         slope: k in ``T = k * epoch``, positive.
         cap: The largest T; default infinity.
+        key: Where the config is, for messages.
+
+    Raises:
+        TypeError: If a value is not a number.
+        ValueError: If a value is out of range.
     """
 
     slope: float
     cap: float = math.inf
+    key: str = field(default='temperature', repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        check_number(self.slope, f'{self.key}.slope')
+        check_number(self.cap, f'{self.key}.cap', infinite=True)
 
     def value(self, epochs: float, progress: float) -> float:
         """Return T after ``epochs`` passes over the data."""
@@ -33,10 +43,25 @@ class ProgressTemperature:
     Attributes:
         start: T at the first iteration, positive.
         end: T at the last one, not below ``start``.
+        key: Where the config is, for messages.
+
+    Raises:
+        TypeError: If a value is not a number.
+        ValueError: If a value is out of range.
     """
 
     start: float
     end: float
+    key: str = field(default='temperature', repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        check_number(self.start, f'{self.key}.start')
+        check_number(self.end, f'{self.key}.end')
+        if self.end < self.start:
+            raise ValueError(
+                f'`{self.key}.end` should not be below `{self.key}.start`, '
+                f'but got {self.end} < {self.start}'
+            )
 
     def value(self, epochs: float, progress: float) -> float:
         """Return T at the share ``progress`` (0..1) of the training."""
@@ -56,7 +81,7 @@ def build_temperature(by: str, config: Mapping[str, Any], key: str) -> Temperatu
     Args:
         by: ``'epoch'`` or ``'progress'``.
         config: ``dict(slope=..., cap=...)`` or ``dict(start=..., end=...)``.
-        key: Where the config stands, for messages.
+        key: Where the config is, for messages.
 
     Raises:
         TypeError: If a value is not a number.
@@ -64,17 +89,9 @@ def build_temperature(by: str, config: Mapping[str, Any], key: str) -> Temperatu
     """
     check_choice(by, list(_SCHEDULES), 'by')
     kind = _SCHEDULES[by]
-    fields = dataclasses.fields(kind)
-    check_keys(config, [field.name for field in fields], key)
-    for field in fields:
-        if field.name not in config and field.default is dataclasses.MISSING:
-            raise ValueError(f'`{key}` should name its {field.name!r}, but got {dict(config)}')
-    for name, value in config.items():
-        check_number(value, f'{key}.{name}', infinite=name == 'cap')
-    schedule = kind(**config)
-    if isinstance(schedule, ProgressTemperature) and schedule.end < schedule.start:
-        raise ValueError(
-            f'`{key}.end` should not be below `{key}.start`, '
-            f'but got {schedule.end} < {schedule.start}'
-        )
-    return schedule
+    fields = [item for item in dataclasses.fields(kind) if item.name != 'key']
+    check_keys(config, [item.name for item in fields], key)
+    for item in fields:
+        if item.name not in config and item.default is dataclasses.MISSING:
+            raise ValueError(f'`{key}` should name its {item.name!r}, but got {dict(config)}')
+    return kind(**config, key=key)

@@ -55,15 +55,19 @@ def fit_scales(
             values at this beta that makes no sense.
 
     Returns:
-        tuple[Tensor, Tensor]: alpha and beta, (C,). A row that no positive alpha fits better than
-        0 does, for example one of zeros, keeps its beta and gets ``alpha = 1 / beta``.
+        tuple[Tensor, Tensor]: alpha and beta, (C,). A row that is nearly zero beside the others,
+        or that no positive alpha fits better than 0 does, keeps its beta and gets
+        ``alpha = 1 / beta``.
     """
     exact = values.new_tensor(tuple(levels)).double()
     fitted_alpha, fitted_beta = 1 / beta, beta.clone()
-    max_abs = _usable(values.abs().amax(1))
+    max_abs = values.abs().amax(1)
+    is_fitted = (max_abs >= _usable(max_abs)).tolist()
     for i, row in enumerate(values):
+        if not is_fitted[i]:
+            continue
         tried = beta[i : i + 1].double()
-        if search_beta and row.any():
+        if search_beta:
             tried = _TRIED.to(values.device) * _largest(levels) / max_abs[i]
         alpha, gain = _fit_alpha(row, exact, thresholds.double() / tried[:, None])
         # A threshold at 0 does as well at any beta: that at which x and the levels agree is taken.
