@@ -4,7 +4,7 @@
 Depends on torch, and on Triton where there is one.
 """
 
-from . import kernel as _kernel  # noqa: F401  after the library, which it registers itself for
+from . import kernel as _kernel  # noqa: F401  loads the compiled kernel
 from .fingerprint import fingerprint
 from .kmeans import kmeans_1d
 from .quantize import hard_codes, hard_quantize, soft_quantize

@@ -54,7 +54,7 @@ class _Rows:
         )
 
     def empty(self) -> Tensor:
-        """Return memory for a tensor like x in the order of the rows, with x's strides if it can."""
+        """Return memory for a tensor like x in the order of the rows."""
         x, end = self.x, self.dims[1]
         if not end or (
             end == 1 and x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last)

@@ -165,7 +165,8 @@ def soft_forward(
 @triton.jit(do_not_specialize=_VARYING)
 def soft_backward(
     grad, x, grad_x, sums, levels, thresholds, n, half,
-    temperature, surrogate_temperature, backward_temperature, exact: tl.constexpr, alpha, beta, channels, rows, inner, columns,
+    temperature, surrogate_temperature, backward_temperature, exact: tl.constexpr,
+    alpha, beta, channels, rows, inner, columns,
     tile_rows: tl.constexpr, tile_columns: tl.constexpr,
 ):  # fmt: skip
     """``grad_x``, and in ``sums`` (2, rows, columns) what each tile adds to alpha's and beta's.
