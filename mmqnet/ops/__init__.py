@@ -1,6 +1,10 @@
 # Copyright (c) mmqnet developers. All rights reserved.
-"""Tensors in, tensors out: the quantization function and 1-D k-means. Depends on torch only."""
+"""Tensors in, tensors out: the quantization function and 1-D k-means.
 
+Depends on torch, and on Triton where there is one.
+"""
+
+from . import kernel as _kernel  # noqa: F401  loads the compiled kernel
 from .fingerprint import fingerprint
 from .kmeans import kmeans_1d
 from .quantize import hard_codes, hard_quantize, soft_quantize

@@ -22,6 +22,8 @@ def fingerprint(tensors: Sequence[Tensor]) -> Tensor | None:
         Tensor or None: int64, 0-d, of their values, shapes and dtypes. None for tensors outside of
         the CPU, and without the compiled kernel.
     """
-    if not kernel.kernel_in_use() or any(tensor.device.type != 'cpu' for tensor in tensors):
+    if kernel.kernel_unavailable() is not None or any(
+        tensor.device.type != 'cpu' for tensor in tensors
+    ):
         return None
     return torch.ops.mmqnet.fingerprint(list(tensors))

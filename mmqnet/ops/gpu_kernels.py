@@ -152,23 +152,29 @@ def soft_forward(
     x, y, levels, thresholds, n, half, temperature, alpha, beta, channels, rows, inner, columns,
     tile_rows: tl.constexpr, tile_columns: tl.constexpr,
 ):  # fmt: skip
-    """``y``: the soft function of ``x``."""
+    """``y``: the soft function of ``x``, at the temperature that lies in memory."""
     _, row, offset, inside = _place_of_program(rows, inner, columns, tile_rows, tile_columns)
     a = tl.load(alpha + row % channels, mask=row < rows, other=0.0)
     b = tl.load(beta + row % channels, mask=row < rows, other=0.0)
     b = tl.broadcast_to(b[:, None], (tile_rows, tile_columns))
     x_ = tl.load(x + offset, mask=inside, other=0.0)
-    value, _ = _soft(x_, b, levels, thresholds, n, half, temperature)
+    value, _ = _soft(x_, b, levels, thresholds, n, half, tl.load(temperature))
     tl.store(y + offset, a[:, None] * value, mask=inside)
 
 
 @triton.jit(do_not_specialize=_VARYING)
 def soft_backward(
-    grad, x, grad_x, sums, levels, thresholds, n, half, value_at, slope_at, same: tl.constexpr,
+    grad, x, grad_x, sums, levels, thresholds, n, half,
+    temperature, surrogate_temperature, backward_temperature, exact: tl.constexpr,
     alpha, beta, channels, rows, inner, columns,
     tile_rows: tl.constexpr, tile_columns: tl.constexpr,
 ):  # fmt: skip
-    """``grad_x``, and in ``sums`` (2, rows, columns) what each tile adds to alpha's and beta's."""
+    """``grad_x``, and in ``sums`` (2, rows, columns) what each tile adds to alpha's and beta's.
+
+    ``exact``: there is no backward temperature.
+    """
+    value_at = tl.minimum(tl.load(temperature), surrogate_temperature)
+    slope_at = value_at if exact else backward_temperature
     place, row, offset, inside = _place_of_program(rows, inner, columns, tile_rows, tile_columns)
     a = tl.load(alpha + row % channels, mask=row < rows, other=0.0) * value_at
     b = tl.load(beta + row % channels, mask=row < rows, other=0.0)
@@ -177,7 +183,7 @@ def soft_backward(
     x_ = tl.load(x + offset, mask=inside, other=0.0)
     g = tl.load(grad + offset, mask=inside, other=0.0)
     value, slope = _soft(x_, b, levels, thresholds, n, half, slope_at)
-    if not same:
+    if not exact:
         value, _ = _soft(x_, b, levels, thresholds, n, half, value_at)
     slope = g * slope
     tl.store(grad_x + offset, slope * scale, mask=inside)

@@ -1,5 +1,5 @@
 # Copyright (c) mmqnet developers. All rights reserved.
-"""The quantization function in plain torch operations, for every device.
+"""The operators in plain torch operations, for every device.
 
 The differences ``beta * x - b`` are taken in float64, where the product of two float32 numbers is
 exact: at T = 2000 a rounding of ``beta * x`` to float32 alone would move a sigmoid by a percent.
@@ -9,24 +9,16 @@ Only the thresholds within ``W / T`` of ``beta * x`` are evaluated. The others a
 """
 
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from .arguments import backward_temperatures, check_function, check_temperature
 
 # exp(-W) is what a threshold outside the window would still add, as a share of its gap.
 _WINDOW = 40.0
 _CHUNK = {'cpu': 1 << 16}
 _DEFAULT_CHUNK = 1 << 22
-
-
-class Gradients(NamedTuple):
-    """Gradients of the soft function; those of alpha and beta have the shapes of alpha and beta."""
-
-    x: Tensor
-    alpha: Tensor
-    beta: Tensor
-    thresholds: Tensor | None
 
 
 class _Window:
@@ -102,52 +94,62 @@ def _like(flat: Tensor, x: Tensor) -> Tensor:
     return torch.empty_like(x).copy_(flat.view(x.shape))
 
 
-def soft_forward(
-    x: Tensor, levels: Tensor, thresholds: Tensor, alpha: Tensor, beta: Tensor, temperature: float
+def soft_quantize(
+    x: Tensor,
+    levels: Tensor,
+    thresholds: Tensor,
+    alpha: Tensor,
+    beta: Tensor,
+    temperature: Tensor,
+    backward_temperature: float | None = None,
+    surrogate_temperature: float | None = None,
 ) -> Tensor:
-    """Soft quantization, eq. 7, for arguments of one dtype."""
+    """Compute soft quantization, eq. 7."""
+    check_function(x, levels, thresholds, dict(alpha=alpha, beta=beta))
+    check_temperature(temperature)
+    at, _ = backward_temperatures(temperature, None, None)
     flat = x.reshape(-1)
     out = torch.empty_like(flat)
     levels, thresholds = levels.double(), thresholds.double()
     for piece, alpha_, beta_ in _pieces(x, alpha, beta):
-        window = _Window(flat[piece].double() * beta_, levels, thresholds, temperature)
+        window = _Window(flat[piece].double() * beta_, levels, thresholds, at)
         out[piece] = alpha_ * window.value()
     return _like(out, x)
 
 
-def soft_backward(
+def soft_quantize_backward(
     grad: Tensor,
     x: Tensor,
     levels: Tensor,
     thresholds: Tensor,
     alpha: Tensor,
     beta: Tensor,
-    temperature: float,
-    backward_temperature: float,
+    temperature: Tensor,
+    backward_temperature: float | None,
+    surrogate_temperature: float | None,
     need_thresholds: bool,
-) -> Gradients:
-    """Gradients of :func:`soft_forward`, with the slope at ``backward_temperature`` times T."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Compute the gradients of x, thresholds (empty unless needed), alpha and beta."""
+    value_at, slope_at = backward_temperatures(
+        temperature, backward_temperature, surrogate_temperature
+    )
     flat, flat_grad = x.reshape(-1), grad.reshape(-1)
     grad_x = torch.empty_like(flat)
     levels64, thresholds64 = levels.double(), thresholds.double()
     by_alpha, by_beta = _Reduction(x, alpha), _Reduction(x, beta)
-    by_threshold = torch.zeros_like(thresholds64) if need_thresholds else None
+    by_threshold = torch.zeros_like(thresholds64[: None if need_thresholds else 0])
     for piece, alpha_, beta_ in _pieces(x, alpha, beta):
         x_ = flat[piece].double()
         weighted = flat_grad[piece].double()
         scaled = x_ * beta_
-        by_alpha.add(piece, weighted * _Window(scaled, levels64, thresholds64, temperature).value())
-        weighted = weighted * alpha_ * temperature
-        window = _Window(scaled, levels64, thresholds64, backward_temperature)
-        slope = weighted * window.slope(weighted, by_threshold)
+        by_alpha.add(piece, weighted * _Window(scaled, levels64, thresholds64, value_at).value())
+        weighted = weighted * alpha_ * value_at
+        window = _Window(scaled, levels64, thresholds64, slope_at)
+        slope = weighted * window.slope(weighted, by_threshold if need_thresholds else None)
         grad_x[piece] = slope * beta_
         by_beta.add(piece, slope * x_)
-    return Gradients(
-        _like(grad_x, x),
-        by_alpha.result(),
-        by_beta.result(),
-        None if by_threshold is None else by_threshold.neg_().to(x.dtype),
-    )
+    by_thresholds = by_threshold.neg_().to(x.dtype)
+    return _like(grad_x, x), by_thresholds, by_alpha.result(), by_beta.result()
 
 
 class _Reduction:
@@ -173,13 +175,15 @@ class _Reduction:
 
 
 def hard_codes(x: Tensor, thresholds: Tensor, beta: Tensor) -> Tensor:
-    """Level indices (int32, like x): the number of thresholds at or below beta * x."""
+    """Count the thresholds at or below beta * x: level indices, int32."""
+    check_function(x, None, thresholds, dict(beta=beta))
     return torch.bucketize((x * beta).contiguous(), thresholds, out_int32=True, right=True)
 
 
-def hard_forward(
+def hard_quantize(
     x: Tensor, levels: Tensor, thresholds: Tensor, alpha: Tensor, beta: Tensor
 ) -> Tensor:
-    """Hard quantization, eq. 5."""
+    """Compute hard quantization, eq. 5."""
+    check_function(x, levels, thresholds, dict(alpha=alpha, beta=beta))
     out = alpha * levels[hard_codes(x, thresholds, beta).long()]
     return torch.empty_like(x).copy_(torch.where(x.isnan(), x, out))

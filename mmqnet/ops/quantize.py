@@ -1,15 +1,19 @@
 # Copyright (c) mmqnet developers. All rights reserved.
-"""The quantization function of Quantization Networks (arXiv 1911.09464), soft and hard."""
+"""The quantization function of Quantization Networks (arXiv 1911.09464), soft and hard.
 
-import math
+These functions take numbers as well as tensors, and half precision, and call the operators of
+:mod:`mmqnet.ops.library`. Where all arguments are tensors of x's dtype and device they add next to
+nothing, and ``torch.compile`` and ``torch.export`` see the operator alone.
+"""
+
 from numbers import Real
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from . import kernel, plain
+from mmqnet.checks import check_number
+
+from . import library
 
 Scale = Tensor | float
 
@@ -36,12 +40,13 @@ def soft_quantize(
         thresholds (Tensor): (n,), b in the scaled domain, not decreasing.
         alpha (Tensor | float): Output scale, a scalar or broadcastable to x, such as (O, 1, 1, 1).
         beta (Tensor | float): Input scale, likewise.
-        temperature (Tensor | float): T > 0, a number or a 0-d tensor.
+        temperature (Tensor | float): T > 0, a number or a 0-d tensor. A tensor on a GPU is not
+            checked: that would wait for it.
         backward_temperature (Tensor | float, optional): Take the slope ``D`` of the sigmoids in the
             backward pass at this temperature, and multiply it by T. Defaults to None, the exact
             derivative.
         surrogate_temperature (Tensor | float, optional): Take all gradients of the soft function at
-            this temperature instead. Defaults to None.
+            this temperature instead, where it is below T. Defaults to None.
 
     Returns:
         Tensor: Like x, in x's memory format.
@@ -51,32 +56,24 @@ def soft_quantize(
         ValueError: Shapes that do not fit, a temperature that is not positive and finite, or both
             a backward and a surrogate temperature.
     """
-    _check(x, thresholds, levels)
-    work, out_dtype = _working_precision(x)
-    temperature = _temperature(temperature, 'temperature')
-    value_at = slope_at = temperature
-    if surrogate_temperature is not None:
-        value_at = slope_at = _temperature(surrogate_temperature, 'surrogate_temperature')
-    if backward_temperature is not None:
-        if surrogate_temperature is not None:
-            raise ValueError(
-                '`backward_temperature` or `surrogate_temperature` should be given, but got both: '
-                f'{backward_temperature} and {surrogate_temperature}'
-            )
-        slope_at = _temperature(backward_temperature, 'backward_temperature')
-    alpha, beta = _scale(alpha, work, 'alpha'), _scale(beta, work, 'beta')
-    arguments = (work, levels.to(work), thresholds.to(work), alpha, beta)
-    temperatures = (temperature, value_at, slope_at)
-    call = kernel.plan_call(work, alpha, beta)
-    if call is None:
-        implementation = kernel.implementation_for(work, alpha, beta)
-        out = _SoftQuantize.apply(implementation, *arguments, *temperatures)
-    else:
-        out = kernel.soft_quantize(call, *arguments, *temperatures)
-    return out.to(out_dtype)
+    work = _working_precision(x)
+    if backward_temperature is not None or surrogate_temperature is not None:
+        backward_temperature, surrogate_temperature = _backward_temperatures(
+            backward_temperature, surrogate_temperature
+        )
+    out = library.soft_quantize(
+        work,
+        _vector(levels, work, 'levels'),
+        _vector(thresholds, work, 'thresholds'),
+        _scale(alpha, work, 'alpha'),
+        _scale(beta, work, 'beta'),
+        _temperature(temperature, work),
+        backward_temperature,
+        surrogate_temperature,
+    )
+    return out if work is x else _result(out, x)
 
 
-@torch.no_grad()
 def hard_quantize(
     x: Tensor, levels: Tensor, thresholds: Tensor, alpha: Scale, beta: Scale
 ) -> Tensor:
@@ -98,21 +95,19 @@ def hard_quantize(
         TypeError: An argument of a wrong type.
         ValueError: Shapes that do not fit.
     """
-    _check(x, thresholds, levels)
-    work, out_dtype = _working_precision(x)
-    alpha, beta = _scale(alpha, work, 'alpha'), _scale(beta, work, 'beta')
-    arguments = (work, levels.to(work), thresholds.to(work), alpha, beta)
-    call = kernel.plan_call(work, alpha, beta) if work.dtype == torch.float32 else None
-    if call is None:
-        out = kernel.implementation_for(work, alpha, beta).hard_forward(*arguments)
-    else:
-        out = kernel.hard_quantize(call, *arguments)
-    return out.to(out_dtype)
+    work = _working_precision(x)
+    out = library.hard_quantize(
+        work,
+        _vector(levels, work, 'levels'),
+        _vector(thresholds, work, 'thresholds'),
+        _scale(alpha, work, 'alpha'),
+        _scale(beta, work, 'beta'),
+    )
+    return out if work is x else _result(out, x)
 
 
-@torch.no_grad()
 def hard_codes(x: Tensor, thresholds: Tensor, beta: Scale) -> Tensor:
-    """The level indices of :func:`hard_quantize`: the number of ``b_i <= beta * x``.
+    """Return the level indices of :func:`hard_quantize`: the number of ``b_i <= beta * x``.
 
     ``beta * x`` is rounded to the precision of the computation, as in :func:`hard_quantize`. NaN
     has no level; its index is n.
@@ -129,91 +124,71 @@ def hard_codes(x: Tensor, thresholds: Tensor, beta: Scale) -> Tensor:
         TypeError: An argument of a wrong type.
         ValueError: Shapes that do not fit.
     """
-    _check(x, thresholds)
-    work, _ = _working_precision(x)
-    return plain.hard_codes(work, thresholds.to(work), _scale(beta, work, 'beta'))
+    work = _working_precision(x)
+    return library.hard_codes(
+        work, _vector(thresholds, work, 'thresholds'), _scale(beta, work, 'beta')
+    )
 
 
-class _SoftQuantize(torch.autograd.Function):
-    """Recomputes in the backward pass, so that x is the only tensor of its size that is kept."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        implementation: kernel.Implementation,
-        x: Tensor,
-        levels: Tensor,
-        thresholds: Tensor,
-        alpha: Tensor,
-        beta: Tensor,
-        temperature: float,
-        value_at: float,
-        slope_at: float,
-    ) -> Tensor:
-        ctx.save_for_backward(x, levels, thresholds, alpha, beta)
-        ctx.implementation, ctx.temperatures = implementation, (value_at, slope_at)
-        return implementation.soft_forward(x, levels, thresholds, alpha, beta, temperature)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        need_thresholds = ctx.needs_input_grad[3]
-        arguments = (grad, *ctx.saved_tensors, *ctx.temperatures, need_thresholds)
-        grads = ctx.implementation.soft_backward(*arguments)
-        return None, grads.x, None, grads.thresholds, grads.alpha, grads.beta, None, None, None
-
-
-def _check(x: Tensor, thresholds: Tensor, levels: Tensor | None = None) -> None:
-    """Check types and shapes; a quantizer checks once that its levels increase."""
+def _working_precision(x: Tensor) -> Tensor:
+    """Return x in float32 or float64."""
     if not isinstance(x, Tensor):
         raise TypeError(f'`x` should be a tensor, but got {type(x).__name__}')
+    if x.dtype is torch.float32 or x.dtype is torch.float64:
+        return x
     if not x.is_floating_point():
         raise TypeError(f'`x` should be a floating point tensor, but got {x.dtype}')
-    for name, value in (('thresholds', thresholds), ('levels', levels)):
-        if value is None and name == 'levels':
-            continue
-        if not isinstance(value, Tensor):
-            raise TypeError(f'`{name}` should be a tensor, but got {type(value).__name__}')
-        if value.dim() != 1 or not len(value):
-            raise ValueError(
-                f'`{name}` should be a vector of at least one number, '
-                f'but got shape {tuple(value.shape)}'
-            )
-    if levels is not None and len(thresholds) != len(levels) - 1:
-        raise ValueError(
-            f'`thresholds` should be one fewer than the {len(levels)} `levels`, '
-            f'but got {len(thresholds)} thresholds'
-        )
+    return x.float()
 
 
-def _working_precision(x: Tensor) -> tuple[Tensor, torch.dtype]:
-    """X in float32 or float64, and the dtype of the result."""
-    if x.dtype in (torch.float32, torch.float64):
-        return x, x.dtype
-    work = x.float()
-    return work, work.dtype if torch.is_autocast_enabled(x.device.type) else x.dtype
+def _result(out: Tensor, x: Tensor) -> Tensor:
+    """Return a result of float32 in the precision that is due for half-precision x."""
+    return out if torch.is_autocast_enabled(x.device.type) else out.to(x.dtype)
+
+
+def _like(tensor: Tensor, x: Tensor) -> Tensor:
+    """Return the tensor in x's dtype, on x's device."""
+    if tensor.dtype is x.dtype and tensor.device == x.device:
+        return tensor
+    return tensor.to(x.device, x.dtype, non_blocking=True)
+
+
+def _vector(value: Tensor, x: Tensor, name: str) -> Tensor:
+    if not isinstance(value, Tensor):
+        raise TypeError(f'`{name}` should be a tensor, but got {type(value).__name__}')
+    return _like(value, x)
 
 
 def _scale(value: Scale, x: Tensor, name: str) -> Tensor:
-    """A scale as a tensor of x's dtype on x's device, checked to broadcast to x."""
     if isinstance(value, Tensor):
-        scale = value.to(x)
-    elif isinstance(value, Real):
-        scale = x.new_tensor(float(value))
-    else:
+        return _like(value, x)
+    if not isinstance(value, Real):
         raise TypeError(f'`{name}` should be a tensor or a number, but got {type(value).__name__}')
-    if scale.numel() != 1:
-        sizes = zip(reversed(scale.shape), reversed(x.shape), strict=False)
-        if scale.dim() > x.dim() or any(s not in (1, size) for s, size in sizes):
-            raise ValueError(
-                f'`{name}` should be a scalar or broadcastable to x of shape {tuple(x.shape)}, '
-                f'but got shape {tuple(scale.shape)}'
-            )
-    return scale
+    return x.new_full((), float(value))  # unlike `new_tensor` it never waits for a GPU
 
 
-def _temperature(value: Scale, name: str) -> float:
-    """A temperature as a number."""
+def _temperature(value: Scale, x: Tensor) -> Tensor:
+    if isinstance(value, Tensor):
+        return _like(value, x)
+    return x.new_full((), _number(value, 'temperature'))
+
+
+def _backward_temperatures(
+    backward: Scale | None, surrogate: Scale | None
+) -> tuple[float | None, float | None]:
+    if backward is not None and surrogate is not None:
+        raise ValueError(
+            '`backward_temperature` or `surrogate_temperature` should be given, but got both: '
+            f'{backward} and {surrogate}'
+        )
+    return (
+        None if backward is None else _number(backward, 'backward_temperature'),
+        None if surrogate is None else _number(surrogate, 'surrogate_temperature'),
+    )
+
+
+def _number(value: Scale, name: str) -> float:
+    """Return a temperature as a number."""
     if isinstance(value, Tensor):
         if value.numel() != 1:
             raise ValueError(
@@ -224,6 +199,5 @@ def _temperature(value: Scale, name: str) -> float:
             f'`{name}` should be a number or a 0-d tensor, but got {type(value).__name__}'
         )
     number = float(value)
-    if not (number > 0 and math.isfinite(number)):
-        raise ValueError(f'`{name}` should be positive and finite, but got {number}')
+    check_number(number, name)
     return number

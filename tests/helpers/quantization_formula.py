@@ -1,13 +1,16 @@
 # Copyright (c) mmqnet developers. All rights reserved.
-"""The formulas of the method, written as they are printed, in float64."""
+"""The formulas of the method, written as they are printed, in float64; and what implements them."""
 
+import functools
 import importlib.util
 import os
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from mmqnet.ops import soft_quantize
+from mmqnet import ops
+from mmqnet.ops import plain
 from mmqnet.ops.kernel import kernel_unavailable
 
 needs_kernel = pytest.mark.skipif(
@@ -18,14 +21,75 @@ needs_triton_interpreter = pytest.mark.skipif(
     importlib.util.find_spec('triton') is None or os.environ.get('TRITON_INTERPRET') != '1',
     reason='Triton is not installed, or its interpreter is turned off by TRITON_INTERPRET',
 )
+# 'public' is what users call; the others are one implementation each.
 HARD_IMPLEMENTATIONS = [
+    'public',
     'plain',
-    pytest.param('auto', marks=needs_kernel),
     pytest.param('triton', marks=needs_triton_interpreter),
 ]
-IMPLEMENTATIONS = HARD_IMPLEMENTATIONS + [
-    pytest.param(name, marks=needs_kernel) for name in ('dense', 'window', 'table', 'unit')
+# Ways of the compiled kernel, of which it takes the fastest.
+STRATEGIES = dict(dense=0, window=1, table=2, unit=3)
+IMPLEMENTATIONS = [
+    *HARD_IMPLEMENTATIONS,
+    *(pytest.param(name, marks=needs_kernel) for name in STRATEGIES),
 ]
+
+
+class _Soft(torch.autograd.Function):
+    """The soft function of one implementation, with its gradients."""
+
+    @staticmethod
+    def forward(ctx, module, *arguments):
+        ctx.module, ctx.temperatures = module, arguments[6:]
+        ctx.save_for_backward(*arguments[:6])
+        return module.soft_quantize(*arguments)
+
+    @staticmethod
+    def backward(ctx, grad):
+        need_thresholds = ctx.needs_input_grad[3]
+        arguments = (*ctx.saved_tensors, *ctx.temperatures, need_thresholds)
+        by_x, by_thresholds, *by_scales = ctx.module.soft_quantize_backward(grad, *arguments)
+        by_thresholds = by_thresholds if need_thresholds else None
+        return None, by_x, None, by_thresholds, *by_scales, None, None, None
+
+
+def _by_strategy(strategy):
+    """One way of the compiled kernel, as a module with the operators' functions."""
+    operator = torch.ops.mmqnet._soft_by_strategy
+
+    def forward(x, *arguments):
+        return operator(torch.zeros_like(x), x, *arguments, strategy)[1]
+
+    def backward(grad, *arguments):
+        grad_x, _, grad_alpha, grad_beta = operator(grad, *arguments[:-1], strategy)
+        return grad_x, None, grad_alpha, grad_beta
+
+    return SimpleNamespace(soft_quantize=forward, soft_quantize_backward=backward)
+
+
+def _module(name):
+    if name == 'triton':
+        from mmqnet.ops import gpu
+
+        return gpu
+    return plain if name == 'plain' else _by_strategy(STRATEGIES[name])
+
+
+def soft_of(name):
+    """``soft_quantize`` of an implementation, differentiable; it takes tensors of one dtype."""
+    return ops.soft_quantize if name == 'public' else functools.partial(_soft, _module(name))
+
+
+def _soft(module, *arguments, backward_temperature=None, surrogate_temperature=None):
+    *tensors, temperature = arguments
+    temperature = torch.as_tensor(temperature, dtype=tensors[0].dtype, device=tensors[0].device)
+    return _Soft.apply(module, *tensors, temperature, backward_temperature, surrogate_temperature)
+
+
+def hard_of(name):
+    """``hard_quantize`` of an implementation; the ways of the kernel are of the soft function."""
+    return (_module(name) if name in ('plain', 'triton') else ops).hard_quantize
+
 
 LEVEL_SETS = {
     'binary': [-1, 1],
@@ -93,13 +157,14 @@ def check_against_formula(
     tolerance=1e-6,
     absolute_slope=False,
     device='cpu',
+    soft=ops.soft_quantize,
     **options,
 ):
     """Check y and the gradients of x, alpha and beta; the arguments are on the CPU."""
     x, alpha, beta = (tensor.clone().requires_grad_() for tensor in (x, alpha, beta))
     grad = torch.rand(x.shape, generator=torch.Generator().manual_seed(1)) + 0.5
     tensors = (tensor.to(device) for tensor in (x, levels, thresholds, alpha, beta))
-    y = soft_quantize(*tensors, temperature, **options)
+    y = soft(*tensors, temperature, **options)
     got = [y.cpu(), *torch.autograd.grad(y, (x, alpha, beta), grad.to(device))]
     expected = soft_formula(x, levels, thresholds, alpha, beta, temperature, grad, **options)[:4]
     # The terms of a sum over few elements may cancel: its error is held against the size of their

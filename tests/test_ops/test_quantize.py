@@ -1,5 +1,6 @@
-"""The quantization function against the formulas of the method, with and without the kernel."""
+"""The quantization function against the formulas of the method, in every implementation."""
 
+import functools
 import sys
 from pathlib import Path
 
@@ -10,14 +11,15 @@ from quantization_formula import (
     IMPLEMENTATIONS,
     LEVEL_SETS,
     check_against_formula,
+    hard_of,
     make_function,
     needs_kernel,
     relative_error,
     soft_formula,
+    soft_of,
 )
 
 from mmqnet.ops import hard_codes, hard_quantize, kmeans_1d, soft_quantize
-from mmqnet.ops.kernel import use_implementation
 
 TEMPERATURES = [1, 7.5, 100, 2000]
 
@@ -28,18 +30,18 @@ TEMPERATURES = [1, 7.5, 100, 2000]
 def test_soft_equals_the_formula_at_every_temperature(levels, kind, implementation):
     levels, thresholds = make_function(levels, kind)
     x = torch.randn(7, 13, 5, generator=torch.Generator().manual_seed(0)) * levels.abs().max()
-    with use_implementation(implementation):
-        for temperature in TEMPERATURES:
-            check_against_formula(
-                x,
-                levels,
-                thresholds,
-                torch.tensor(0.3),
-                torch.tensor(0.9),
-                temperature,
-                # A table is for tensors of many elements, not all of them far from every threshold.
-                absolute_slope=implementation == 'table',
-            )
+    for temperature in TEMPERATURES:
+        check_against_formula(
+            x,
+            levels,
+            thresholds,
+            torch.tensor(0.3),
+            torch.tensor(0.9),
+            temperature,
+            # A table is for tensors of many elements, not all of them far from every threshold.
+            absolute_slope=implementation == 'table',
+            soft=soft_of(implementation),
+        )
 
 
 @pytest.mark.parametrize('implementation', IMPLEMENTATIONS)
@@ -49,37 +51,39 @@ def test_slope_at_the_backward_temperature_times_the_forward_one(
 ):
     levels, thresholds = make_function('pm4')
     x = torch.linspace(-5, 5, 301)
-    with use_implementation(implementation):
-        check_against_formula(
-            x,
-            levels,
-            thresholds,
-            torch.tensor(0.5),
-            torch.tensor(1.1),
-            50.0,
-            backward_temperature=backward_temperature,
-        )
+    check_against_formula(
+        x,
+        levels,
+        thresholds,
+        torch.tensor(0.5),
+        torch.tensor(1.1),
+        50.0,
+        backward_temperature=backward_temperature,
+        soft=soft_of(implementation),
+    )
 
 
 @pytest.mark.parametrize('implementation', IMPLEMENTATIONS)
 def test_gradients_at_the_surrogate_temperature(implementation):
     levels, thresholds = make_function('pm4')
-    thresholds = thresholds.requires_grad_(implementation == 'plain')
+    thresholds = thresholds.requires_grad_(implementation in ('public', 'plain'))
     x = torch.linspace(-5, 5, 301, requires_grad=True)
     alpha, beta = (torch.tensor(value, requires_grad=True) for value in (0.5, 1.1))
     inputs = [x, alpha, beta, *([thresholds] if thresholds.requires_grad else [])]
 
     def soft(temperature, **options):
-        return soft_quantize(x, levels, thresholds, alpha, beta, temperature, **options)
+        return soft_of(implementation)(x, levels, thresholds, alpha, beta, temperature, **options)
 
     grad = torch.linspace(-1, 2, 301)
-    with use_implementation(implementation):
-        y = soft(50.0, surrogate_temperature=6.0)
-        assert torch.equal(y, soft(50.0))
-        found = torch.autograd.grad(y, inputs, grad)
-        expected = torch.autograd.grad(soft(6.0), inputs, grad)
+    y = soft(50.0, surrogate_temperature=6.0)
+    assert torch.equal(y, soft(50.0))
+    found = torch.autograd.grad(y, inputs, grad)
+    expected = torch.autograd.grad(soft(6.0), inputs, grad)
     for a, b in zip(found, expected, strict=True):
         assert torch.equal(a, b)
+    # A surrogate that is not below T changes nothing.
+    found = torch.autograd.grad(soft(6.0, surrogate_temperature=7.0), inputs, grad)
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
 
 
 @pytest.mark.parametrize('implementation', IMPLEMENTATIONS)
@@ -90,6 +94,9 @@ def test_gradients_at_the_surrogate_temperature(implementation):
         ((), (9, 1, 1, 1)),
         ((9, 1, 1, 1), (1,)),
         ((1, 5, 1, 1), (1, 5, 1, 1)),
+        ((5, 1, 3), ()),
+        ((9, 1, 1, 1), (3, 1)),
+        ((9, 5, 3, 3), (1, 1, 3, 1)),
     ],
 )
 @pytest.mark.parametrize('memory_format', [torch.contiguous_format, torch.channels_last])
@@ -99,11 +106,10 @@ def test_scales_by_channel(implementation, alpha_shape, beta_shape, memory_forma
     x = torch.randn(9, 5, 3, 3, generator=generator).mul(9).contiguous(memory_format=memory_format)
     alpha = torch.rand(alpha_shape, generator=generator) + 0.5
     beta = torch.rand(beta_shape, generator=generator) + 0.5
-    with use_implementation(implementation):
-        check_against_formula(x, levels, thresholds, alpha, beta, 20.0)
+    check_against_formula(x, levels, thresholds, alpha, beta, 20.0, soft=soft_of(implementation))
 
 
-@pytest.mark.parametrize('implementation', ['plain', pytest.param('auto', marks=needs_kernel)])
+@pytest.mark.parametrize('implementation', ['public', 'plain'])
 @pytest.mark.parametrize('shape', [(), (3, 1, 1, 1)])
 @pytest.mark.parametrize('temperature', [0.7, 4.0])
 def test_gradcheck(implementation, shape, temperature):
@@ -115,13 +121,12 @@ def test_gradcheck(implementation, shape, temperature):
     inputs = [tensor.requires_grad_() for tensor in (x, thresholds, *scales)]
 
     def function(x, thresholds, alpha, beta):
-        return soft_quantize(x, levels, thresholds, alpha, beta, temperature)
+        return soft_of(implementation)(x, levels, thresholds, alpha, beta, temperature)
 
-    with use_implementation(implementation):
-        assert torch.autograd.gradcheck(function, inputs)
+    assert torch.autograd.gradcheck(function, inputs)
 
 
-@pytest.mark.parametrize('implementation', ['plain', pytest.param('auto', marks=needs_kernel)])
+@pytest.mark.parametrize('implementation', ['public', 'plain'])
 @pytest.mark.parametrize('name', LEVEL_SETS)
 def test_gradient_of_thresholds_in_float32(name, implementation):
     levels, thresholds = make_function(name, 'random')
@@ -130,16 +135,14 @@ def test_gradient_of_thresholds_in_float32(name, implementation):
     x = torch.linspace(-0.1, 1.1, 1003) * (levels[-1] - levels[0]) + levels[0]
     alpha, beta = torch.tensor(0.7), torch.tensor(0.9)
     for temperature in TEMPERATURES:
-        with use_implementation(implementation):
-            y = soft_quantize(x, levels, thresholds, alpha, beta, temperature)
-            (got,) = torch.autograd.grad(y, (thresholds,), torch.ones_like(x))
+        y = soft_of(implementation)(x, levels, thresholds, alpha, beta, temperature)
+        (got,) = torch.autograd.grad(y, (thresholds,), torch.ones_like(x))
         expected = soft_formula(x, levels, thresholds, alpha, beta, temperature, torch.ones_like(x))
         assert relative_error(got, expected[-1]) < 1e-6, temperature
 
 
 @pytest.mark.parametrize('name', ['binary', 'pm4', 'uint8'])
-@pytest.mark.parametrize('implementation', IMPLEMENTATIONS)
-def test_four_bytes_an_element_are_kept_for_the_backward_pass(name, implementation):
+def test_four_bytes_an_element_are_kept_for_the_backward_pass(name):
     levels, thresholds = make_function(name)
     x = torch.randn(5_000, requires_grad=True)
     sizes = {}
@@ -149,12 +152,9 @@ def test_four_bytes_an_element_are_kept_for_the_backward_pass(name, implementati
         sizes[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    with (
-        use_implementation(implementation),
-        torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t),
-    ):
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
         soft_quantize(x, levels, thresholds, torch.ones(()), torch.ones(()), 10.0)
-    small = 4 * (levels.numel() + thresholds.numel() + 2)
+    small = 4 * (levels.numel() + thresholds.numel() + 3)
     assert 0 <= sum(sizes.values()) - 4 * x.numel() <= small
 
 
@@ -215,13 +215,13 @@ def test_thresholds_levels_and_temperature_may_change_in_place(implementation):
     levels, thresholds = make_function('uint5', 'random')
     x = torch.linspace(-4, 36, 2003)
     one = torch.ones(())
-    with use_implementation(implementation):
-        check_against_formula(x, levels, thresholds, one, one, 10.0)
-        thresholds[3:].add_(0.25)
-        check_against_formula(x, levels, thresholds, one, one, 10.0)
-        levels[-1] += 2
-        check_against_formula(x, levels, thresholds, one, one, 10.0)
-        check_against_formula(x, levels, thresholds, one, one, 11.0)
+    check = functools.partial(check_against_formula, soft=soft_of(implementation))
+    check(x, levels, thresholds, one, one, 10.0)
+    thresholds[3:].add_(0.25)
+    check(x, levels, thresholds, one, one, 10.0)
+    levels[-1] += 2
+    check(x, levels, thresholds, one, one, 10.0)
+    check(x, levels, thresholds, one, one, 11.0)
 
 
 def views():
@@ -241,25 +241,23 @@ def views():
 def test_any_layout(name, x, implementation):
     levels, thresholds = make_function('pm4')
     one = torch.ones(())
-    with use_implementation(implementation):
-        check_against_formula(x, levels, thresholds, one, one, 5.0)
-        y = soft_quantize(x, levels, thresholds, one, one, 5.0)
-        hard = hard_quantize(x, levels, thresholds, one, one)
+    soft, hard = soft_of(implementation), hard_of(implementation)
+    check_against_formula(x, levels, thresholds, one, one, 5.0, soft=soft)
+    y = soft(x, levels, thresholds, one, one, 5.0)
+    hard = hard(x, levels, thresholds, one, one)
     assert y.shape == hard.shape == x.shape
     if name in ('channels_last', 'transposed'):
         assert y.stride() == hard.stride() == x.stride()
 
 
-@pytest.mark.parametrize('implementation', IMPLEMENTATIONS)
-def test_half_precision_is_computed_in_float32(implementation):
+def test_half_precision_is_computed_in_float32():
     levels, thresholds = make_function('uint8')
     x = torch.linspace(-3, 200, 999).bfloat16().requires_grad_()
     alpha = torch.tensor(0.1, requires_grad=True)
-    with use_implementation(implementation):
-        with torch.autocast('cpu', dtype=torch.bfloat16):
-            inside = soft_quantize(x, levels, thresholds, alpha, 1.0, 100.0)
-        outside = soft_quantize(x, levels, thresholds, alpha, 1.0, 100.0)
-        single = soft_quantize(x.detach().float(), levels, thresholds, alpha, 1.0, 100.0)
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        inside = soft_quantize(x, levels, thresholds, alpha, 1.0, 100.0)
+    outside = soft_quantize(x, levels, thresholds, alpha, 1.0, 100.0)
+    single = soft_quantize(x.detach().float(), levels, thresholds, alpha, 1.0, 100.0)
     assert inside.dtype == torch.float32
     assert torch.equal(inside, single)
     assert outside.dtype == torch.bfloat16
@@ -274,9 +272,8 @@ def test_nan_stays_nan(implementation):
     x = torch.ones(37)
     x[[0, 17, 36]] = float('nan')
     one = torch.ones(())
-    with use_implementation(implementation):
-        soft = soft_quantize(x, levels, thresholds, one, one, 3.0)
-        hard = hard_quantize(x, levels, thresholds, one, one)
+    soft = soft_of(implementation)(x, levels, thresholds, one, one, 3.0)
+    hard = hard_of(implementation)(x, levels, thresholds, one, one)
     assert torch.equal(soft.isnan(), x.isnan())
     assert torch.equal(hard.isnan(), x.isnan())
 
@@ -290,9 +287,8 @@ def test_hard_counts_the_thresholds_at_or_below(name, kind, implementation):
     near = [thresholds, *(torch.nextafter(thresholds, torch.tensor(end)) for end in (-1e9, 1e9))]
     x = torch.cat((*near, torch.linspace(-300, 300, 1001), torch.tensor([3e38, -3e38])))
     alpha, beta = torch.tensor(0.37), torch.tensor(1.0)
-    with use_implementation(implementation):
-        y = hard_quantize(x, levels, thresholds, alpha, beta)
-        codes = hard_codes(x, thresholds, beta)
+    y = hard_of(implementation)(x, levels, thresholds, alpha, beta)
+    codes = hard_codes(x, thresholds, beta)
     expected = (x[:, None] >= thresholds).sum(1)
     assert torch.equal(codes.long(), expected)
     assert torch.equal(y, alpha * levels[expected])
@@ -346,8 +342,7 @@ def test_no_results_so_small_that_they_slow_the_processor_down(implementation):
     levels, thresholds = make_function('uint5')
     x = torch.zeros(40, requires_grad=True)
     alpha = torch.tensor(0.01, requires_grad=True)
-    with use_implementation(implementation):
-        y = soft_quantize(x, levels, thresholds, alpha, 1.0, 500.0)
+    y = soft_of(implementation)(x, levels, thresholds, alpha, torch.ones(()), 500.0)
     grads = torch.autograd.grad(y, (x, alpha), torch.full_like(y, 0.01))
     for result in (y, *grads):
         assert (result == 0).all()
@@ -433,18 +428,11 @@ def test_bad_arguments(name, value, error, message):
         soft_quantize(**{**GOOD, name: value})
 
 
-def test_unknown_implementation():
-    with pytest.raises(ValueError, match="but got 'fast'"), use_implementation('fast'):
-        pass
-
-
-@pytest.mark.parametrize('implementation', IMPLEMENTATIONS)
-def test_second_derivatives_are_refused_and_not_taken_for_zero(implementation):
+def test_second_derivatives_are_refused_and_not_taken_for_zero():
     levels, thresholds = make_function('pm4')
     x = torch.linspace(-1, 1, 7, requires_grad=True)
     alpha = torch.tensor(0.5, requires_grad=True)
-    with use_implementation(implementation):
-        y = soft_quantize(x, levels, thresholds, alpha, 1.0, 5.0)
+    y = soft_quantize(x, levels, thresholds, alpha, 1.0, 5.0)
     (slope,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
     with pytest.raises(RuntimeError, match='once'):
         slope.sum().backward()

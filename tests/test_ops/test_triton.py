@@ -10,11 +10,11 @@ from quantization_formula import (
     check_against_formula,
     make_function,
     needs_triton_interpreter,
+    soft_of,
 )
 
 from mmqnet.ops import hard_quantize, soft_quantize
-from mmqnet.ops.kernel import implementation_for, use_implementation
-from mmqnet.ops.plain import soft_backward
+from mmqnet.ops.plain import soft_quantize_backward
 
 triton = pytest.importorskip('triton', reason='Triton is not installed')
 
@@ -26,8 +26,15 @@ DEVICES = [
 
 @pytest.fixture(params=DEVICES)
 def device(request):
-    with use_implementation('triton'):
-        yield request.param
+    return request.param
+
+
+@pytest.fixture
+def gpu():
+    """The module of Triton's kernels, which imports Triton."""
+    from mmqnet.ops import gpu
+
+    return gpu
 
 
 COMPILE = """
@@ -39,9 +46,9 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from mmqnet.ops import gpu_kernels
 
-FLOATS = ('temperature', 'value_at', 'slope_at')
+FLOATS = ('surrogate_temperature', 'backward_temperature')
 INTEGERS = ('n', 'half', 'rows', 'inner', 'columns')
-CONSTANTS = dict(same=True, channels=1, tile_rows=1, tile_columns=1024)
+CONSTANTS = dict(exact=True, channels=1, tile_rows=1, tile_columns=1024)
 for name in ('soft_forward', 'soft_backward', 'hard_forward'):
     kernel = getattr(gpu_kernels, name)
     kinds = {{name: 'fp32' for name in FLOATS}} | {{name: 'i32' for name in INTEGERS}}
@@ -79,28 +86,29 @@ def test_scales_by_channel_in_rows_of_any_length(shape, dim, device):
     alpha, beta = torch.rand(2, 3, *[1] * (len(shape) - dim - 1)) + 0.5
     if dim == 0:
         alpha, beta = (scale.view(3, 1) for scale in (alpha, beta))
-    check_against_formula(x, *function, alpha, beta, 20.0, device=device)
+    soft = soft_of('triton')
+    check_against_formula(x, *function, alpha, beta, 20.0, device=device, soft=soft)
 
 
 @pytest.mark.parametrize('kind', ['uniform', 'random'])
-def test_large_numbers(kind, device):
+def test_large_numbers(kind, device, gpu):
     levels, thresholds = make_function('uint5', kind)
     one = torch.ones(())
     # The spacing of float32 there is 1/16: at T = 2000 the product is not rounded all the same.
     x = torch.arange(16.0) / 3 + 1e6 / 3
     beta = torch.tensor(3.0)
-    check_against_formula(
-        x, levels, (thresholds + 1e6).round(), one, beta, 2000.0, device=device, absolute_slope=True
-    )
-    x = torch.tensor([3e38, -3e38, float('inf'), -float('inf')], device=device)
-    arguments = (levels.to(device), thresholds.to(device), 1.0, 2.0)
-    for y in (soft_quantize(x, *arguments, 5.0), hard_quantize(x, *arguments)):
+    options = dict(device=device, absolute_slope=True, soft=soft_of('triton'))
+    check_against_formula(x, levels, (thresholds + 1e6).round(), one, beta, 2000.0, **options)
+    numbers = ([3e38, -3e38, float('inf'), -float('inf')], 1.0, 2.0, 5.0)
+    x, alpha, beta, temperature = (torch.tensor(number, device=device) for number in numbers)
+    arguments = (x, levels.to(device), thresholds.to(device), alpha, beta)
+    for y in (gpu.soft_quantize(*arguments, temperature), gpu.hard_quantize(*arguments)):
         assert y.tolist() == [31, 0, 31, 0]
 
 
 @pytest.mark.parametrize('kind', ['uniform', 'random'])
 @pytest.mark.parametrize('name', ['binary', 'two', 'pm4', 'uint5', 'uint8'])
-def test_hard_has_the_bits_of_the_cpu(name, kind, device):
+def test_hard_has_the_bits_of_the_cpu(name, kind, device, gpu):
     levels, thresholds = make_function(name, kind)
     beta = torch.tensor([0.37, 1.0]).view(2, 1)
     # Where the product is a threshold or next to one.
@@ -108,36 +116,17 @@ def test_hard_has_the_bits_of_the_cpu(name, kind, device):
     x = torch.cat((*near, torch.tensor([[0.0, float('nan')], [3e38, -3e38]])), dim=1)
     alpha = torch.tensor([0.7, 0.3]).view(2, 1)
     arguments = (x, levels, thresholds, alpha, beta)
-    y = hard_quantize(*(tensor.to(device) for tensor in arguments)).cpu()
-    with use_implementation('auto'):
-        torch.testing.assert_close(y, hard_quantize(*arguments), rtol=0, atol=0, equal_nan=True)
+    y = gpu.hard_quantize(*(tensor.to(device) for tensor in arguments)).cpu()
+    torch.testing.assert_close(y, hard_quantize(*arguments), rtol=0, atol=0, equal_nan=True)
 
 
-def test_gradients_of_thresholds_are_those_of_torch_operations(device):
-    levels, thresholds = make_function('pm4', 'random')
-    thresholds = thresholds.to(device).requires_grad_()
+def test_gradients_of_thresholds_are_those_of_torch_operations(device, gpu):
+    levels, thresholds = (tensor.to(device) for tensor in make_function('pm4', 'random'))
     x = torch.linspace(-5, 5, 301, device=device)
-    one = torch.ones((), device=device)
-    y = soft_quantize(x, levels.to(device), thresholds, one, one, 6.0)
-    (grad,) = torch.autograd.grad(y, thresholds, x)
-    arguments = (x, x, levels.to(device), thresholds.detach(), one, one, 6.0, 6.0, True)
-    assert torch.equal(grad, soft_backward(*arguments).thresholds)
-
-
-@pytest.mark.parametrize(
-    ('x', 'alpha', 'fits'),
-    [
-        (torch.zeros(2, 3, 4), torch.ones(()), True),
-        (torch.zeros(2, 3, 4), torch.ones(3, 1), True),
-        (torch.zeros(2, 3, 4), torch.ones(2, 3, 1), False),
-        (torch.zeros(2, 3, 4, dtype=torch.float64), torch.ones(()), False),
-        (torch.zeros(4, 3, 2).permute(2, 1, 0), torch.ones(3, 1), False),
-    ],
-)
-def test_what_it_takes(x, alpha, fits, device):
-    x, alpha = x.to(device), alpha.to(device)
-    chosen = implementation_for(x, alpha, torch.ones((), device=device))
-    assert chosen.__name__ == ('mmqnet.ops.gpu' if fits else 'mmqnet.ops.plain')
+    one, temperature = (torch.tensor(number, device=device) for number in (1.0, 6.0))
+    arguments = (x, x, levels, thresholds, one, one, temperature, None, None, True)
+    found = gpu.soft_quantize_backward(*arguments)[1]
+    assert torch.equal(found, soft_quantize_backward(*arguments)[1])
 
 
 @pytest.mark.gpu
@@ -145,11 +134,11 @@ def test_a_step_on_a_gpu_takes_triton_does_not_wait_and_is_repeatable():
     levels, thresholds = (tensor.cuda() for tensor in make_function('uint5', 'random'))
     x = torch.randn(3, 100_003, device='cuda').mul(20).requires_grad_()
     alpha, beta = (torch.ones((), device='cuda', requires_grad=True) for _ in range(2))
-    assert implementation_for(x, alpha, beta).__name__ == 'mmqnet.ops.gpu'
+    temperature = torch.tensor(30.0, device='cuda')
     grad = torch.rand_like(x)
 
     def step():
-        y = soft_quantize(x, levels, thresholds, alpha, beta, 30.0)
+        y = soft_quantize(x, levels, thresholds, alpha, beta, temperature)
         return y, *torch.autograd.grad(y, (x, alpha, beta), grad)
 
     first = step()
@@ -157,6 +146,7 @@ def test_a_step_on_a_gpu_takes_triton_does_not_wait_and_is_repeatable():
     try:
         second = step()
         hard_quantize(x, levels, thresholds, alpha, beta)
+        soft_quantize(x, levels, thresholds, 1.0, 1.0, 30.0)  # numbers do not wait either
     finally:
         torch.cuda.set_sync_debug_mode('default')
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))

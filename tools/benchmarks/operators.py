@@ -105,7 +105,8 @@ def ours(n: int, kind: str, temperature: float) -> Function:
         sample = torch.randn(20_000, generator=torch.Generator().manual_seed(0))
         centres = kmeans_1d(sample * beta.detach(), n + 1)
         thresholds = (centres[1:] + centres[:-1]) / 2
-    return lambda x: soft_quantize(x, levels, thresholds, alpha, beta, temperature)
+    at = torch.tensor(temperature)
+    return lambda x: soft_quantize(x, levels, thresholds, alpha, beta, at)
 
 
 def reference_loop(n: int) -> Function:
