@@ -23,7 +23,7 @@ def build_model(config: Config) -> nn.Module:
         ValueError: If the config's model is in float.
     """
     init_default_scope(config.get('default_scope') or 'mmengine')
-    if config.get('data_preprocessor'):  # MMPretrain's stands outside of the model
+    if config.get('data_preprocessor'):  # MMPretrain's is outside of the model
         config.model.setdefault('data_preprocessor', config.data_preprocessor)
     model = MODELS.build(config.model)
     if not isinstance(getattr(model, 'quantization_report', None), QuantizationReport):

@@ -20,7 +20,7 @@ def QuantizedModel(  # noqa: N802 -- one name in configs and code
 ) -> nn.Module:
     """Build the float model of a config and convert it in place.
 
-    What comes back is an instance of the architecture's own class, with all its checkpoint keys.
+    The result is an instance of the architecture's own class, with all its checkpoint keys.
 
     Args:
         architecture: ``type`` of the float model, for example ``'SingleStageDetector'``.

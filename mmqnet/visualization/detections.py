@@ -10,7 +10,7 @@ from matplotlib.patches import Rectangle
 
 from mmqnet.visualization.style import INK, new_figure
 
-# Light enough to carry black letters, and told apart by colour-blind readers.
+# Light colours for black text, distinct for colour-blind readers.
 _COLORS = ('#E69F00', '#56B4E9', '#2BC49A', '#F0E442', '#FF8C52', '#E6A6CC', '#8FB8FF', '#D8D8D8')
 _COLUMN = 2.3  # inches
 

@@ -45,7 +45,7 @@ class _Function:
     def limits(self) -> tuple[float, float]:
         """The part of the input axis that is shown: all steps and nearly all values.
 
-        The range of the values is set by a few far ones, which would squeeze the steps.
+        The range of the values is set by a few outliers, which would compress the steps.
         """
         values = self.values.flatten().sort().values
         few = int(_OUTSIDE * len(values))

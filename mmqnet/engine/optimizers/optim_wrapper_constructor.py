@@ -35,11 +35,11 @@ class QuantOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     - ``scale``: what quantizers learn (alpha, beta, thresholds); no weight decay by default;
     - ``other``: everything else.
 
-    MMEngine's own keys (``norm_decay_mult``, ``custom_keys``, ...) go on working; where both speak
-    of a parameter, the role's setting wins. Parameters with equal settings share a group.
+    MMEngine's own keys (``norm_decay_mult``, ``custom_keys``, ...) still work; where both apply to
+    a parameter, the role's setting wins. Parameters with equal settings share a group.
 
     Attributes:
-        known_keys: The keys of ``paramwise_cfg``; a subclass may know more.
+        known_keys: The keys of ``paramwise_cfg``; a subclass may have more.
 
     Raises:
         TypeError: If a setting is not a number.

@@ -1,4 +1,4 @@
-"""Temperature schedules: T as a function of how far the training is."""
+"""Temperature schedules: T as a function of the epoch or of the progress."""
 
 import dataclasses
 import math
@@ -56,7 +56,7 @@ def build_temperature(by: str, config: Mapping[str, Any], key: str) -> Temperatu
     Args:
         by: ``'epoch'`` or ``'progress'``.
         config: ``dict(slope=..., cap=...)`` or ``dict(start=..., end=...)``.
-        key: Where the config stands, for messages.
+        key: Name of the config in messages.
 
     Raises:
         TypeError: If a value is not a number.
