@@ -13,6 +13,12 @@ def matches(name: str, pattern: str) -> bool:
         name: Dotted module name, for example ``backbone.layer1.0.conv1``.
         pattern: A name or a shell-style pattern; ``backbone`` and ``backbone.layer?`` match all
             layers below, ``*.conv1`` every module called conv1.
+
+    Example:
+        >>> matches('backbone.layer1.0.conv1', 'backbone.layer?')
+        True
+        >>> matches('backbone.layer1.0.conv1', 'conv1')
+        False
     """
     parts = name.split('.')
     ancestors = ('.'.join(parts[: end + 1]) for end in range(len(parts)))

@@ -32,6 +32,18 @@ def draw_side_by_side(
 
     Raises:
         ValueError: If there is nothing to draw, or a model has not one result an image.
+
+    Example:
+        >>> import torch
+        >>> from types import SimpleNamespace
+        >>> instances = SimpleNamespace(
+        ...     bboxes=torch.tensor([[5.0, 5.0, 40.0, 30.0]]), scores=torch.tensor([0.9]),
+        ...     labels=torch.tensor([0]))
+        >>> results = [SimpleNamespace(pred_instances=instances)]
+        >>> image = np.zeros((48, 64, 3), np.uint8)
+        >>> figure = draw_side_by_side([image], {'float': results}, ['cat'])
+        >>> figure.axes[0].texts[0].get_text()
+        'cat 0.90'
     """
     if not len(images) or not predictions:
         raise ValueError('there is nothing to draw: give at least one image and one model')

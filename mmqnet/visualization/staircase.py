@@ -65,6 +65,17 @@ def draw_staircase(source: LayerValues, log: bool | None = None) -> Figure:
         source: Quantizer and values of a layer.
         log: Whether the histogram has a logarithmic scale. Default: for inputs, most of which
             are zeros.
+
+    Example:
+        >>> import torch
+        >>> from mmqnet.calibration import calibrate
+        >>> from mmqnet.layers import QuantLinear
+        >>> layer = QuantLinear(8, 4, weight_quantizer=dict(levels='pm4'))
+        >>> model = torch.nn.Sequential(layer)
+        >>> _ = calibrate(model, [torch.rand(2, 8)], model)
+        >>> from mmqnet.visualization import weight_values
+        >>> draw_staircase(weight_values(model, '0')).get_suptitle()
+        '0: 3-bit weights, 7 levels'
     """
     function = _function(source)
     figure, axes, shares = _axes(source, function, log)
@@ -86,6 +97,18 @@ def draw_curves(
 
     Raises:
         ValueError: If there is no temperature, or one is not positive.
+
+    Example:
+        >>> import torch
+        >>> from mmqnet.calibration import calibrate
+        >>> from mmqnet.layers import QuantLinear
+        >>> layer = QuantLinear(8, 4, weight_quantizer=dict(levels='pm4'))
+        >>> model = torch.nn.Sequential(layer)
+        >>> _ = calibrate(model, [torch.rand(2, 8)], model)
+        >>> from mmqnet.visualization import weight_values
+        >>> figure = draw_curves(weight_values(model, '0'), temperatures=[2, 20])
+        >>> [line.get_label() for line in figure.axes[0].get_lines()][1:3]
+        ['soft, T = 2', 'soft, T = 20']
     """
     if not temperatures or not all(0 < t < float('inf') for t in temperatures):
         raise ValueError(f'`temperatures` should be positive numbers, but got {temperatures!r}')

@@ -53,6 +53,10 @@ def check_picture_path(path: str | Path) -> Path:
 
     Raises:
         ValueError: If the suffix is no format that matplotlib writes, or the path is a folder.
+
+    Example:
+        >>> check_picture_path('gap.png').name
+        'gap.png'
     """
     path = Path(path)
     known = FigureCanvasAgg.get_supported_filetypes()
@@ -75,6 +79,13 @@ def save_figure(figure: Figure, path: str | Path) -> None:
 
     Raises:
         ValueError: As :func:`check_picture_path`.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp(), 'pictures', 'empty.svg')
+        >>> save_figure(new_figure(height=2), path)
+        >>> path.exists()
+        True
     """
     path = check_picture_path(path)
     with atomic.replacing(path) as part:

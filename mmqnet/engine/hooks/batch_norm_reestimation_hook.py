@@ -34,6 +34,14 @@ class BatchNormReestimationHook(Hook):
     Raises:
         TypeError: If an argument is no integer.
         ValueError: If ``num_samples`` is not positive, or ``seed`` negative.
+
+    Example:
+        >>> from mmengine.registry import HOOKS
+        >>> hook = HOOKS.build(dict(type='mmqnet.BatchNormReestimationHook', num_samples=256))
+        >>> BatchNormReestimationHook(num_samples=1.5)
+        Traceback (most recent call last):
+            ...
+        TypeError: `BatchNormReestimationHook.num_samples` should be a positive integer, ...
     """
 
     # behind EMAHook, before CheckpointHook

@@ -33,6 +33,10 @@ class SoftHardGapHook(Hook):
     Raises:
         TypeError: If an argument is no integer.
         ValueError: If an argument is not positive.
+
+    Example:
+        >>> from mmengine.registry import HOOKS
+        >>> hook = HOOKS.build(dict(type='mmqnet.SoftHardGapHook', interval=2, num_samples=500))
     """
 
     # after a validation's other hooks, when EMA has swapped its weights back

@@ -25,6 +25,12 @@ class PhaseSchedule:
     Attributes:
         begins: Shares of the training, 0 <= share < 1, increasing from 0.
         phases: One phase for each.
+
+    Example:
+        >>> phases = [dict(begin=0, phase='weights'), dict(begin=0.5, phase='both')]
+        >>> schedule = PhaseSchedule.from_config(phases, 'PhaseHook.schedule')
+        >>> schedule.value(0.6).name
+        'BOTH'
     """
 
     begins: tuple[float, ...]

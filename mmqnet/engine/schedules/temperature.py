@@ -16,6 +16,11 @@ class EpochTemperature:
     Attributes:
         slope: k in ``T = k * epoch``, positive.
         cap: The largest T; default infinity.
+
+    Example:
+        >>> schedule = EpochTemperature(slope=10, cap=35)
+        >>> [schedule.value(epochs, progress=0) for epochs in (0, 0.9, 1, 7)]
+        [10, 10, 20, 35]
     """
 
     slope: float
@@ -33,6 +38,11 @@ class ProgressTemperature:
     Attributes:
         start: T at the first iteration, positive.
         end: T at the last one, not below ``start``.
+
+    Example:
+        >>> schedule = ProgressTemperature(start=1, end=101)
+        >>> schedule.value(epochs=0, progress=0.5)
+        51.0
     """
 
     start: float
@@ -61,6 +71,10 @@ def build_temperature(by: str, config: Mapping[str, Any], key: str) -> Temperatu
     Raises:
         TypeError: If a value is not a number.
         ValueError: If a key is unknown or missing, or a value out of range.
+
+    Example:
+        >>> build_temperature('progress', dict(start=1, end=100), 'TemperatureHook.weight')
+        ProgressTemperature(start=1, end=100)
     """
     check_choice(by, list(_SCHEDULES), 'by')
     kind = _SCHEDULES[by]
