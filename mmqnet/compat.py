@@ -17,7 +17,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-__all__ = ['apply_all', 'repair_checkpoint_loading', 'repair_ssd_head', 'repair_torchvision']
+__all__ = [
+    'apply_all',
+    'repair_checkpoint_loading',
+    'repair_default_hooks',
+    'repair_ssd_head',
+    'repair_torchvision',
+]
 
 Repair = Callable[[ModuleType], None]
 
@@ -96,6 +102,30 @@ def _set_missing_loss_cls(module: ModuleType) -> None:
 
     init._mmqnet_repair = True  # type: ignore[attr-defined]
     head.__init__ = init
+
+
+def repair_default_hooks() -> None:
+    """Let ``default_hooks.NAME=None`` take any hook out, as MMEngine's documentation has it.
+
+    ``Runner.register_default_hooks`` does so for the six hooks that it brings itself, and fails
+    with an AssertionError without a message for those that a config adds, such as MMDetection's
+    ``visualization`` and ours. The runner builds its model first, so a config with a type of mmqnet
+    is repaired in the stock tools too.
+    """
+    _on_import('mmengine.runner.runner', _drop_hooks_that_are_none)
+
+
+def _drop_hooks_that_are_none(module: ModuleType) -> None:
+    original = module.Runner.register_default_hooks
+    if 'assert hook is not None' not in inspect.getsource(original):
+        return  # without the fault, or repaired
+
+    def register_default_hooks(self: Any, hooks: dict[str, Any] | None = None) -> None:
+        own = {'runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler', 'checkpoint'}
+        given = (hooks or {}).items()
+        original(self, {name: hook for name, hook in given if hook is not None or name in own})
+
+    module.Runner.register_default_hooks = register_default_hooks
 
 
 def repair_checkpoint_loading() -> None:
@@ -191,4 +221,5 @@ def apply_all() -> None:
     """Apply every repair; a second call changes nothing."""
     repair_torchvision()
     repair_checkpoint_loading()
+    repair_default_hooks()
     repair_ssd_head()

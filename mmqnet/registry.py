@@ -14,7 +14,7 @@ from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS as MMENGINE_OPTIM_WRAPP
 from mmengine.registry import OPTIM_WRAPPERS as MMENGINE_OPTIM_WRAPPERS
 from mmengine.registry import Registry
 
-__all__ = ['HOOKS', 'MODELS', 'OPTIM_WRAPPERS', 'OPTIM_WRAPPER_CONSTRUCTORS']
+__all__ = ['HOOKS', 'MODELS', 'OPTIM_WRAPPERS', 'OPTIM_WRAPPER_CONSTRUCTORS', 'QUANTIZERS']
 
 SCOPE = 'mmqnet'
 
@@ -22,6 +22,9 @@ SCOPE = 'mmqnet'
 MODELS = Registry(
     'model', parent=MMENGINE_MODELS, scope=SCOPE, locations=['mmqnet.layers', 'mmqnet.models']
 )
+# Methods of quantization, by the `type` of `quantization.weight` and `.activation`. MMEngine has no
+# such registry, so this one has no parent.
+QUANTIZERS = Registry('quantizer', scope=SCOPE, locations=['mmqnet.quantizers'])
 # Calibration, temperature, phases, soft/hard gap, checkpoints, random numbers.
 HOOKS = Registry('hook', parent=MMENGINE_HOOKS, scope=SCOPE, locations=['mmqnet.engine.hooks'])
 # Learning rates and weight decay of quantized, scale and other parameters.

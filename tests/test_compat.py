@@ -172,6 +172,37 @@ def test_runner_resumes_from_its_own_checkpoint(tmp_path):
     assert history.mean() > 0
 
 
+def hooks_of_toy_runner(folder, **default_hooks):
+    runner = Runner(
+        ToyModel(), str(folder), default_hooks=default_hooks, experiment_name=folder.name
+    )
+    return {type(hook).__name__ for hook in runner.hooks}
+
+
+def test_none_takes_any_hook_out(tmp_path):
+    every = hooks_of_toy_runner(tmp_path / 'all', ema=dict(type='EMAHook'))
+    some = hooks_of_toy_runner(tmp_path / 'some', timer=None, ema=None)
+    assert every - some == {'EMAHook', 'IterTimerHook'}
+    assert some <= every
+
+
+def test_none_takes_our_hooks_out_with_the_stock_tools(run_python, root, tmp_path):
+    """They import mmqnet late, by the prefix of the model's type."""
+    code = f"""
+        import sys
+        from mmengine.config import Config
+        from mmengine.runner import Runner
+        config = Config.fromfile({str(root / 'configs/resnet/resnet18_w1-a2_in1k.py')!r})
+        config.work_dir = {str(tmp_path)!r}
+        config.merge_from_dict(dict(default_hooks=dict(gap=None, phases=None, visualization=None)))
+        assert 'mmqnet' not in sys.modules
+        print(*(type(hook).__name__ for hook in Runner.from_cfg(config).hooks))
+    """
+    hooks = run_python(code).splitlines()[-1].split()
+    assert {'CalibrationHook', 'TemperatureHook', 'ScaleLogHook'} <= set(hooks)
+    assert not {'SoftHardGapHook', 'PhaseHook', 'VisualizationHook'} & set(hooks)
+
+
 def checkpoint_of_everything():
     hub = MessageHub.get_instance('everything')
     hub.update_scalar('train/loss', 0.5)

@@ -1,14 +1,15 @@
 """The examples in docstrings run; hooks and the functions that users call have one."""
 
+import dataclasses
 import doctest
 import importlib
-import inspect
 from pathlib import Path
 
 import pytest
 from mmengine.logging import MMLogger
 
 import mmqnet
+from mmqnet.registry import HOOKS, OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS
 
 PACKAGE = Path(mmqnet.__file__).resolve().parent
 OPTIONS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
@@ -35,21 +36,25 @@ def test_examples(name, tmp_path, monkeypatch):
         assert not runner.failures, ''.join(report)
 
 
-@pytest.mark.parametrize(
-    'package', ['command_line', 'engine.hooks', 'engine.optimizers', 'visualization']
-)
+def without_example(public: dict[str, object]) -> set[str]:
+    """Return the names of functions and classes without an example; data classes need none."""
+    return {
+        name
+        for name, value in public.items()
+        if value.__module__.startswith('mmqnet.')
+        and not dataclasses.is_dataclass(value)
+        and '>>>' not in (value.__doc__ or '')
+    }
+
+
+@pytest.mark.parametrize('registry', [HOOKS, OPTIM_WRAPPERS, OPTIM_WRAPPER_CONSTRUCTORS])
+def test_what_configs_name_has_an_example(registry):
+    registry.import_from_location()
+    assert registry.module_dict
+    assert without_example(registry.module_dict) <= WITHOUT_EXAMPLE
+
+
+@pytest.mark.parametrize('package', ['command_line', 'visualization'])
 def test_what_users_call_has_an_example(package):
     module = importlib.import_module(f'mmqnet.{package}')
-    public = {name: getattr(module, name) for name in module.__all__}
-    ours = {
-        name: value
-        for name, value in public.items()
-        if value.__module__.startswith('mmqnet.') and not only_holds_data(value)
-    }
-    without = {name for name, value in ours.items() if '>>>' not in (value.__doc__ or '')}
-    assert without <= WITHOUT_EXAMPLE
-
-
-def only_holds_data(value: object) -> bool:
-    """Return whether a value is a class that only holds data."""
-    return inspect.isclass(value) and hasattr(value, '__dataclass_fields__')
+    assert without_example({name: getattr(module, name) for name in module.__all__}) == set()

@@ -6,9 +6,10 @@ import pytest
 from mmqnet import registry
 
 NAMES = sorted(registry.__all__)
+OURS = {'QUANTIZERS'}  # MMEngine has nothing like it
 
 
-@pytest.mark.parametrize('name', NAMES)
+@pytest.mark.parametrize('name', sorted({*NAMES} - OURS))
 def test_registry_is_a_child_of_mmengines(name):
     child = getattr(registry, name)
     parent = getattr(mmengine.registry, name)

@@ -21,9 +21,9 @@ def reestimate_batch_norm(
     model: nn.Module,
     batches: Iterable[Any],
     forward: Callable[[Any], Any],
-    progress: Callable[[Iterable[Any]], Iterable[Any]] = iter,
+    progress_bar: Callable[[Iterable[Any]], Iterable[Any]] = iter,
 ) -> list[str]:
-    """Replaces running means and variances by their average over batches, with hard functions.
+    """Replace running means and variances by their average over batches, with hard functions.
 
     A training gathers them with soft functions, and while the weights move; evaluation then uses
     them with the hard ones. Here everything evaluates, quantizers and dropout included, and only
@@ -39,7 +39,7 @@ def reestimate_batch_norm(
         batches: Training samples. Each batch counts the same; with SyncBN, every process has to
             bring equally many.
         forward: Runs the model on one batch.
-        progress: Wraps the batches, to show how far it is.
+        progress_bar: Wraps the batches, to show how far it is.
 
     Returns:
         list[str]: Names of the batch normalizations that have new statistics.
@@ -53,7 +53,7 @@ def reestimate_batch_norm(
     reached: list[str] = []
     try:
         with _collecting(model, norms.values()):
-            for batch in progress(batches):
+            for batch in progress_bar(batches):
                 forward(batch)
         if is_distributed():
             _merge_processes(norms.values())
@@ -69,7 +69,7 @@ def reestimate_batch_norm(
 
 
 def learning_batch_norms(model: nn.Module) -> dict[str, _BatchNorm]:
-    """Batch normalizations whose running statistics a training of the model updates, by name.
+    """Return by name the batch normalizations whose statistics a training of the model updates.
 
     Raises:
         ValueError: If there is none, or one of a kind whose statistics cannot be averaged.
@@ -103,7 +103,7 @@ def learning_batch_norms(model: nn.Module) -> dict[str, _BatchNorm]:
 
 
 def _batch_norms(model: nn.Module) -> dict[str, nn.Module]:
-    """What keeps running statistics."""
+    """Return what keeps running statistics."""
     return {
         name: module
         for name, module in model.named_modules()
@@ -113,7 +113,7 @@ def _batch_norms(model: nn.Module) -> dict[str, nn.Module]:
 
 @contextmanager
 def _collecting(model: nn.Module, norms: Iterable[_BatchNorm]) -> Iterator[None]:
-    """Within the block, ``norms`` average the statistics of batches, and all else evaluates."""
+    """Average the statistics of batches in ``norms``, and evaluate all else, within the block."""
     momenta = {norm: norm.momentum for norm in norms}
     with modes_kept(model):
         model.eval()
@@ -129,7 +129,7 @@ def _collecting(model: nn.Module, norms: Iterable[_BatchNorm]) -> Iterator[None]
 
 
 def _merge_processes(norms: Iterable[_BatchNorm]) -> None:
-    """Averages over the batches of all processes, which end with the same bits."""
+    """Average over the batches of all processes, which end with the same bits."""
     found = [_copies(norm) for norm in norms]
     counts = [copies.pop(_COUNT).double() for copies in found]
     sums = [

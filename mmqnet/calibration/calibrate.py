@@ -1,9 +1,9 @@
-"""Calibration of a converted model: initial scales and thresholds of all its quantizers."""
+"""Calibration of a converted model: fits its quantizers to weights and to training samples."""
 
 import functools
 import itertools
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,29 +13,43 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from mmqnet.calibration.modes import modes_kept
+from mmqnet.calibration.processes import together
 from mmqnet.calibration.samples import SampleCollector
-from mmqnet.calibration.scales import fit_scales, initial_beta
-from mmqnet.calibration.thresholds import initial_thresholds
 from mmqnet.layers import QuantizedLayer
-from mmqnet.quantizers import Quantizer, quantizers_of
+from mmqnet.quantizers import Mode, Quantizer, Sample, quantizers_of
+
+
+def pending_quantizers(model: nn.Module) -> dict[str, Quantizer]:
+    """Return the quantizers that calibration is to initialise, by name.
+
+    Those which have not been calibrated, but for the ones that the present phase of a training
+    leaves in float: they are calibrated when their phase begins.
+    """
+    return {
+        name: quantizer
+        for name, quantizer in quantizers_of(model).items()
+        if not quantizer.is_calibrated and int(quantizer.mode) != Mode.FLOAT
+    }
 
 
 def calibrate(
     model: nn.Module,
     batches: Iterable[Any],
     forward: Callable[[Any], Any],
-    progress: Callable[[Iterable[Any]], Iterable[Any]] = iter,
+    progress_bar: Callable[[Iterable[Any]], Iterable[Any]] = iter,
 ) -> list[str]:
-    """Initialises all quantizers that have not been calibrated yet.
+    """Initialise all quantizers that have not been calibrated yet.
 
-    On several processes each brings batches of its own, and all end with the same values.
+    While activations are observed, quantizers that have been calibrated before act with their hard
+    functions, and those that are being calibrated pass their inputs unchanged. On several processes
+    each brings batches of its own, and all end with the same values; if one fails, all fail.
 
     Args:
         model: A converted model, in float as far as it has been trained.
         batches: Training samples, for the inputs' quantizers. Where only weights are quantized,
             the first one is enough: it shows that the model calls their layers.
         forward: Runs the model on one batch.
-        progress: Wraps the batches, to show how far it is.
+        progress_bar: Wraps the batches, to show how many are done.
 
     Returns:
         list[str]: Names of the quantizers that were initialised; empty if none was left to be.
@@ -44,16 +58,17 @@ def calibrate(
         ValueError: If weights or activations are not finite, the model has not called a layer
             with quantizers, or an input was empty in all batches.
     """
-    pending = {n: q for n, q in quantizers_of(model).items() if not q.is_calibrated}
+    pending = pending_quantizers(model)
     if not pending:
         return []
     weights = {n: layers for n, layers in _weights_to_quantize(model).items() if n in pending}
     inputs = {n: q for n, q in pending.items() if n not in weights}
-    for name, layers in weights.items():
-        _calibrate_weight(name, pending[name], layers)
-    with _observed(model, inputs) as (collectors, called):
-        for batch in progress(batches if inputs else itertools.islice(batches, 1)):
-            forward(batch)
+    with together('calibration'):
+        for name, layers in weights.items():
+            _calibrate_weight(name, pending[name], layers)
+        with _observed(model, pending, inputs) as (collectors, called):
+            for batch in progress_bar(batches if inputs else itertools.islice(batches, 1)):
+                forward(batch)
     collectors, called = _merge_processes(collectors, called)
     _check_called(model, called)
     for name, collector in collectors.items():
@@ -63,7 +78,7 @@ def calibrate(
 
 
 def _weights_to_quantize(model: nn.Module) -> dict[str, dict[str, QuantizedLayer]]:
-    """For each weight quantizer by name, the layers that it is of, by name."""
+    """Return for each weight quantizer by name the layers that it is of, by name."""
     names = {id(quantizer): name for name, quantizer in quantizers_of(model).items()}
     found: dict[str, dict[str, QuantizedLayer]] = {}
     for name, layer in model.named_modules():
@@ -73,17 +88,19 @@ def _weights_to_quantize(model: nn.Module) -> dict[str, dict[str, QuantizedLayer
 
 
 @torch.no_grad()
-def _calibrate_weight(name: str, quantizer: Quantizer, layers: dict[str, QuantizedLayer]) -> None:
-    weights = (_finite_weight(*item) for item in layers.items())
-    if quantizer.config.is_shared:
+def _calibrate_weight(
+    name: str, quantizer: Quantizer, layers: Mapping[str, QuantizedLayer]
+) -> None:
+    weights = [_finite_weight(*item) for item in layers.items()]
+    if len(weights) > 1:  # that share a function
         collector = SampleCollector(name)
         for weight in weights:
             collector(weight)
-        values, max_abs = _collected(collector, quantizer)
+        sample = collector.sample(weights[0].device)._replace(signed=True)
     else:
-        (values,), shape = weights, quantizer.log_beta.shape
-        max_abs = values.abs().flatten(1).amax(1).view(shape) if shape else values.abs().max()
-    _initialize(name, quantizer, values, max_abs, signed=True)
+        rows = weights[0].flatten(1) if quantizer.scale_shape else weights[0].reshape(1, -1)
+        sample = Sample(rows, rows.abs().amax(1), signed=True)
+    _initialize(name, quantizer, sample)
 
 
 def _finite_weight(name: str, layer: QuantizedLayer) -> Tensor:
@@ -94,76 +111,55 @@ def _finite_weight(name: str, layer: QuantizedLayer) -> Tensor:
     return weight
 
 
-def _collected(collector: SampleCollector, quantizer: Quantizer) -> tuple[Tensor, Tensor]:
-    """The sample and the largest absolute value, where the quantizer is."""
-    device = quantizer.log_beta.device
-    return collector.values().to(device), torch.tensor(collector.max_abs, device=device)
-
-
-@torch.no_grad()
 def _calibrate_input(name: str, quantizer: Quantizer, collector: SampleCollector) -> None:
     if not len(collector.values()):
         raise ValueError(
             f'`{name}` has seen no input at calibration, or empty ones only: more samples may '
             'help; if the layer has nothing to do, name it in `quantization.exclude`'
         )
-    signed = collector.minimum < 0
-    if signed and quantizer.config.is_shared:
-        _tell_signed(name, quantizer)
-    values, max_abs = _collected(collector, quantizer)
-    _initialize(name, quantizer, values, max_abs, signed)
+    sample = collector.sample(quantizer.levels.device)
+    if sample.signed and quantizer.config.is_shared:
+        _log_signed(name, quantizer)
+    _initialize(name, quantizer, sample)
 
 
-def _tell_signed(name: str, quantizer: Quantizer) -> None:
-    """All inputs that share a function count as one: a single signed one makes it signed."""
-    levels = quantizer.config.levels_for(signed=True)
-    if levels is None:
+def _log_signed(name: str, quantizer: Quantizer) -> None:
+    """Inputs that share a function count as one: a single signed one makes it signed."""
+    config = quantizer.config
+    if not config.level_sets(signed=True):
         raise ValueError(
             f'some of the inputs that share `{name}` are signed, and `signed_levels=None` would '
             'leave all in float: name the layers with signed inputs in `quantization.exclude`'
         )
-    if levels != quantizer.config.levels:
+    if config.levels not in config.level_sets(signed=True):
         print_log(
-            f'some of the inputs that share `{name}` are signed: all get the levels '
-            f'{levels[0]:g}..{levels[-1]:g}',
+            f'some of the inputs that share `{name}` are signed: all get signed levels',
             logger='current',
             level=logging.WARNING,
         )
 
 
-def _initialize(
-    name: str, quantizer: Quantizer, values: Tensor, max_abs: Tensor, signed: bool
-) -> None:
-    config = quantizer.config
-    levels = config.levels_for(signed) or config.levels
-    beta = initial_beta(levels, max_abs)
-    scaled = (beta * values).flatten()
-    method = config.thresholds
-    if method == 'kmeans' and scaled.min() == scaled.max():
+def _initialize(name: str, quantizer: Quantizer, sample: Sample) -> None:
+    low, high = sample.values.aminmax()
+    if low == high:
         print_log(
-            f'all values of `{name}` are {values.flatten()[0].item():g}: uniform thresholds',
+            f'all values of `{name}` are {low.item():g}: its scales and thresholds mean little',
             logger='current',
             level=logging.WARNING,
         )
-        method = 'uniform'
-    thresholds = initial_thresholds(scaled, levels, method, config.zero_threshold)
-    alpha = 1 / beta
-    if config.scale_init == 'mse':
-        rows, shape = values.reshape(beta.numel(), -1), beta.shape
-        fitted = fit_scales(rows, levels, thresholds, beta.flatten(), method != 'kmeans')
-        alpha, beta = (scale.view(shape) for scale in fitted)
-    quantizer.initialize(signed, alpha, beta, thresholds)
+    quantizer.initialize(sample)
 
 
 @contextmanager
 def _observed(
-    model: nn.Module, inputs: dict[str, Quantizer]
+    model: nn.Module, pending: Mapping[str, Quantizer], inputs: Mapping[str, Quantizer]
 ) -> Iterator[tuple[dict[str, SampleCollector], set[str]]]:
-    """Within the block, the model runs in float evaluation mode and is watched.
+    """Run the model in evaluation mode and watch it, within the block.
 
     Args:
         model: The converted model.
-        inputs: The quantizers whose inputs are collected, by their names.
+        pending: The quantizers that pass their inputs unchanged, by name.
+        inputs: Those of them whose inputs are collected.
 
     Yields:
         The collectors of the inputs, and the set to which the name of each quantized layer is
@@ -175,8 +171,7 @@ def _observed(
         layer.register_forward_pre_hook(functools.partial(_note_call, called, name))
         for name, layer in _quantized_layers(model).items()
     ]
-    everything = quantizers_of(model)
-    for name, quantizer in everything.items():
+    for name, quantizer in pending.items():
         quantizer.observer = collectors.get(name, _ignore)
     try:
         with modes_kept(model), torch.no_grad():
@@ -185,12 +180,12 @@ def _observed(
     finally:
         for hook in hooks:
             hook.remove()
-        for quantizer in everything.values():
+        for quantizer in pending.values():
             quantizer.observer = None
 
 
 def _ignore(x: Tensor) -> None:
-    """Observer that makes a quantizer let its input pass."""
+    """Observe nothing; while it has an observer, a quantizer passes its input."""
 
 
 def _note_call(called: set[str], name: str, layer: nn.Module, args: tuple[Any, ...]) -> None:
@@ -202,13 +197,13 @@ def _quantized_layers(model: nn.Module) -> dict[str, nn.Module]:
 
 
 def _check_called(model: nn.Module, called: set[str]) -> None:
-    """Refuses converted layers that the model does not call: their quantizers would be idle."""
+    """Refuse converted layers that the model does not call: their quantizers would be idle."""
     idle = [name for name in _quantized_layers(model) if name not in called]
     if called and idle:
         names = ', '.join(f'`{name}`' for name in idle[:8]) + (', ...' if len(idle) > 8 else '')
         raise ValueError(
             f'the model never called {len(idle)} of its quantized layers at calibration: '
-            f'{names}. Either other code reads their weights, which would pass by the quantizers, '
+            f'{names}. Either other code reads their weights, which would bypass the quantizers, '
             'or they have no part in inference: name them in `quantization.exclude`'
         )
 
@@ -226,8 +221,9 @@ def _merge_processes(
     return first, called
 
 
-def _broadcast(quantizers: dict[str, Quantizer]) -> None:
-    """Makes all processes end with the very bits of the first one."""
+def _broadcast(quantizers: Mapping[str, Quantizer]) -> None:
+    """Give all processes the very bits of the first one."""
     for quantizer in quantizers.values():
         for tensor in (*quantizer.parameters(), *quantizer.buffers()):
             broadcast(tensor.data)
+        quantizer.refresh()

@@ -8,7 +8,7 @@ from torch import nn
 
 @contextmanager
 def modes_kept(model: nn.Module) -> Iterator[None]:
-    """Behind the block, every module is in the mode in which it was before."""
+    """Set every module to the mode in which it was before, behind the block."""
     training = {module: module.training for module in model.modules()}
     try:
         yield

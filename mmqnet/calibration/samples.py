@@ -5,10 +5,12 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from mmqnet.quantizers import Sample
+
 
 @dataclass
 class SampleCollector:
-    """Observes tensors and keeps at most ``capacity`` of their values, each with equal chance.
+    """Observe tensors and keeps at most ``capacity`` of their values, each with equal chance.
 
     Args:
         name: Name of the layer, for error messages.
@@ -30,7 +32,7 @@ class SampleCollector:
     _keys: Tensor = field(default_factory=lambda: torch.empty(0))
 
     def __call__(self, x: Tensor) -> None:
-        """Takes in one tensor of any shape.
+        """Take in one tensor of any shape.
 
         Raises:
             ValueError: If it holds NaN or infinite values.
@@ -45,21 +47,26 @@ class SampleCollector:
             )
         self.minimum = min(self.minimum, low)
         self.max_abs = max(self.max_abs, abs(low), abs(high))
-        self._sample(x.detach().flatten())
+        self._draw(x.detach().flatten())
 
     def values(self) -> Tensor:
-        """The kept values, float32 on the CPU."""
+        """Return the kept values, float32 on the CPU."""
         self._select()
         return self._values
 
+    def sample(self, device: torch.device) -> Sample:
+        """Return what a quantizer with one scale is fitted to."""
+        values, max_abs = self.values().to(device), torch.tensor([self.max_abs], device=device)
+        return Sample(values[None], max_abs, signed=self.minimum < 0)
+
     def merge(self, other: 'SampleCollector') -> None:
-        """Takes over what another process has seen of the same layer."""
+        """Take over what another process has seen of the same layer."""
         self.minimum = min(self.minimum, other.minimum)
         self.max_abs = max(self.max_abs, other.max_abs)
         self._keep(other._values, other._keys)
         self._seen += other._seen
 
-    def _sample(self, flat: Tensor) -> None:
+    def _draw(self, flat: Tensor) -> None:
         """Reservoir by random keys: the values with the smallest keys of all stay.
 
         Only a part of a large tensor is drawn, so that a map of millions of values costs thousands.

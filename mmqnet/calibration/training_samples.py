@@ -20,7 +20,7 @@ from mmqnet.calibration.calibrate import calibrate
 def calibrate_on_samples(
     model: nn.Module, train: DataLoader[Any], num_samples: int = 1000, seed: int = 0
 ) -> list[str]:
-    """Calibrates on random training samples, see :func:`calibrate`.
+    """Calibrate on random training samples, see :func:`calibrate`.
 
     The same weights and arguments give the same bits, in a training and without one.
 
@@ -42,7 +42,7 @@ def calibrate_on_samples(
 def reestimate_on_samples(
     model: nn.Module, train: DataLoader[Any], num_samples: int = 1000, seed: int = 0
 ) -> list[str]:
-    """Recomputes batch statistics on random training samples, see :func:`reestimate_batch_norm`.
+    """Recompute batch statistics on random training samples, see :func:`reestimate_batch_norm`.
 
     Args:
         model: As for :func:`calibrate_on_samples`, calibrated.
@@ -62,7 +62,7 @@ def reestimate_on_samples(
 def sample_loader(
     train: DataLoader[Any], num_samples: int, seed: int = 0, whole_batches: bool = False
 ) -> DataLoader[Any]:
-    """Loader of random training samples, this process's share of them.
+    """Return a loader of random training samples, this process's share of them.
 
     Args:
         train: The training's data loader.
@@ -90,7 +90,7 @@ def sample_loader(
 
 
 def run_model(model: nn.Module, batch: Any) -> None:
-    """Runs a model of MMDetection or MMPretrain on a batch, up to its raw outputs."""
+    """Run a model of MMDetection or MMPretrain on a batch, up to its raw outputs."""
     data = model.data_preprocessor(batch, False)  # type: ignore[operator]
     model(**data, mode='tensor') if isinstance(data, dict) else model(*data, mode='tensor')
 
@@ -101,7 +101,7 @@ def _progress_bar(title: str) -> Callable[[Iterable[Any]], Iterable[Any]]:
 
 @contextmanager
 def _random_state_of(seed: int) -> Iterator[None]:
-    """Within the block, random numbers come from ``seed``; then they go on as before."""
+    """Draw random numbers from ``seed`` within the block, and go on as before behind it."""
     states = random.getstate(), np.random.get_state()  # noqa: NPY002 -- pipelines use it
     devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
     with torch.random.fork_rng(devices):

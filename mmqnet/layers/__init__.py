@@ -1,4 +1,4 @@
-"""Quantized layers, and which float layer becomes which."""
+"""Quantized layers, and the quantized class of each float class."""
 
 from mmcv.cnn.bricks import wrappers
 from mmcv.cnn.bricks.conv2d_adaptive_padding import Conv2dAdaptivePadding
@@ -12,16 +12,13 @@ from mmqnet.layers.conv import (
     QuantConvWS2d,
 )
 from mmqnet.layers.linear import QuantLinear
-from mmqnet.layers.quantized_layer import (
-    QuantizedLayer,
-    build_input_quantizer,
-    build_shared_quantizer,
-)
+from mmqnet.layers.owning import add_quantizer, place
+from mmqnet.layers.quantized_layer import QuantizedLayer
 from mmqnet.layers.residual import quantize_block_input, reads_its_input_once
 from mmqnet.layers.roles import (
     activation_quantizers,
+    frozen_parameters,
     parameter_roles,
-    resting_parameters,
     weight_quantizers,
 )
 
@@ -45,11 +42,11 @@ __all__ = [
     'QuantLinear',
     'QuantizedLayer',
     'activation_quantizers',
-    'build_input_quantizer',
-    'build_shared_quantizer',
+    'add_quantizer',
+    'frozen_parameters',
     'parameter_roles',
+    'place',
     'quantize_block_input',
     'reads_its_input_once',
-    'resting_parameters',
     'weight_quantizers',
 ]

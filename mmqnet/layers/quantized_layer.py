@@ -1,19 +1,15 @@
 """What all quantized layers share: two quantizers and the weights of an evaluation."""
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from typing_extensions import Self
 
+from mmqnet.layers.owning import add_quantizer
 from mmqnet.layers.weight_cache import WeightCache
-from mmqnet.quantizers import (
-    ActivationQuantizerConfig,
-    Quantizer,
-    QuantizerConfig,
-    WeightQuantizerConfig,
-)
+from mmqnet.quantizers import Quantizer, QuantizerConfig
 
 
 class QuantizedLayer(nn.Module):
@@ -24,9 +20,8 @@ class QuantizedLayer(nn.Module):
     Args:
         *args: As for the float layer.
         weight_quantizer (dict, optional): Config of the weights' quantizer, see
-            :class:`WeightQuantizerConfig`. Default None, for float weights.
-        input_quantizer (dict, optional): Config of the input's quantizer, see
-            :class:`ActivationQuantizerConfig`. Default None, for a float input.
+            :class:`QuantizerConfig`. Default None, for float weights.
+        input_quantizer (dict, optional): The same for the input. Default None, for a float input.
         **kwargs: As for the float layer.
 
     Attributes:
@@ -52,26 +47,16 @@ class QuantizedLayer(nn.Module):
 
     def add_quantizers(
         self,
-        weight_quantizer: WeightQuantizerConfig | dict[str, Any] | Quantizer | None,
-        input_quantizer: ActivationQuantizerConfig | dict[str, Any] | Quantizer | None,
+        weight_quantizer: QuantizerConfig | dict[str, Any] | Quantizer | None,
+        input_quantizer: QuantizerConfig | dict[str, Any] | Quantizer | None,
     ) -> None:
-        """Makes the quantizers, or takes those that all layers of the model share.
-
-        Their parameters are trained only if the weights are.
-        """
-        self.weight_quantizer = self.input_quantizer = None
-        if weight_quantizer is not None:
-            if not isinstance(weight_quantizer, Quantizer):
-                weight_quantizer = build_weight_quantizer(weight_quantizer, self.weight)
-            hold_quantizer(self, 'weight_quantizer', weight_quantizer)
-        if input_quantizer is not None:
-            if not isinstance(input_quantizer, Quantizer):
-                input_quantizer = build_input_quantizer(input_quantizer, self.weight)
-            hold_quantizer(self, 'input_quantizer', input_quantizer)
+        """Make the quantizers, or take those that layers share, see :func:`add_quantizer`."""
         self._weight_cache = WeightCache()
+        add_quantizer(self, 'weight_quantizer', weight_quantizer, self.weight)
+        add_quantizer(self, 'input_quantizer', input_quantizer, self.weight)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Refuses a bias for a layer that has been made without: a normalization's, which is fused.
+        """Refuse a bias for a layer that has been made without: a normalization's, which is fused.
 
         Raises:
             RuntimeError: If the layer's weights are quantized.
@@ -92,10 +77,10 @@ class QuantizedLayer(nn.Module):
     def from_float(
         cls,
         layer: nn.Module,
-        weight_quantizer: WeightQuantizerConfig | Quantizer | None = None,
-        input_quantizer: ActivationQuantizerConfig | Quantizer | None = None,
+        weight_quantizer: QuantizerConfig | Quantizer | None = None,
+        input_quantizer: QuantizerConfig | Quantizer | None = None,
     ) -> Self:
-        """Makes the quantized layer of a float layer, around the very same parameters.
+        """Make the quantized layer of a float layer, around the very same parameters.
 
         Args:
             layer: The float layer; it should not be used on its own any more.
@@ -113,89 +98,46 @@ class QuantizedLayer(nn.Module):
         return quantized
 
     def effective_weight(self) -> Tensor:
-        """The weights as the float layer uses them."""
+        """Return the weights as the float layer uses them."""
         return self.weight
 
     def quantized_weight(self) -> Tensor:
-        """The weights as the layer uses them: soft, hard or float.
+        """Return the weights as the layer uses them: soft, hard or float.
 
-        In evaluation they are computed once, and again whenever their sources have changed.
+        In evaluation they are computed once, and again when one of their sources is written to.
         """
         quantizer = self.weight_quantizer
         if quantizer is None:
             return self.effective_weight()
-        if self.training:
-            self._weight_cache.clear()  # it holds another copy of the weights
         # a layer of a frozen stage evaluates, while the quantizer that all layers share may learn
-        learning = self.training or quantizer.training
-        if learning or torch.is_grad_enabled() or quantizer.observer is not None:
+        learning = self.training or quantizer.training or torch.is_grad_enabled()
+        if learning or quantizer.observer is not None or torch.compiler.is_compiling():
             return quantizer(self.effective_weight())
-        own = (*self.parameters(recurse=False), *self.buffers(recurse=False))
-        sources = [tensor for tensor in own if tensor is not self.bias]
+        sources = [
+            *self._parameters.values(),
+            *self._buffers.values(),
+            *quantizer._parameters.values(),
+            *quantizer._buffers.values(),
+        ]
         return self._weight_cache.get(
-            [*sources, *quantizer.learned_state()],
-            quantizer.state,
+            [tensor for tensor in sources if tensor is not None],
+            quantizer.evaluate_soft,
             lambda: quantizer(self.effective_weight()),
         )
 
     def quantized_input(self, x: Tensor) -> Tensor:
-        """The input as the layer uses it."""
+        """Return the input as the layer uses it."""
         return x if self.input_quantizer is None else self.input_quantizer(x)
 
+    def train(self, mode: bool = True) -> Self:
+        """Set to training or evaluation, and forget the weights of the last evaluation."""
+        self._weight_cache.clear()
+        return super().train(mode)
 
-def build_weight_quantizer(
-    config: WeightQuantizerConfig | dict[str, Any], weight: nn.Parameter
-) -> Quantizer:
-    """Makes the quantizer of ``weight`` (output channels first)."""
-    if isinstance(config, dict):
-        config = WeightQuantizerConfig.from_dict(config, 'weight_quantizer')
-    _refuse_sharing(config, 'weight_quantizer')
-    per_channel = config.granularity == 'channel'
-    shape = (weight.shape[0], *(1,) * (weight.dim() - 1)) if per_channel else ()
-    return _place(Quantizer(config, shape), [weight])
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        self._weight_cache.clear()
+        return super()._apply(fn, recurse)
 
-
-def build_input_quantizer(
-    config: ActivationQuantizerConfig | dict[str, Any], weight: nn.Parameter
-) -> Quantizer:
-    """Makes the quantizer of the input of the layer that owns ``weight``."""
-    if isinstance(config, dict):
-        config = ActivationQuantizerConfig.from_dict(config, 'input_quantizer')
-    _refuse_sharing(config, 'input_quantizer')
-    return _place(Quantizer(config), [weight])
-
-
-def build_shared_quantizer(config: QuantizerConfig, weights: Sequence[nn.Parameter]) -> Quantizer:
-    """Makes the quantizer that all layers which own ``weights`` share."""
-    return _place(Quantizer(config), weights)
-
-
-def hold_quantizer(module: nn.Module, name: str, quantizer: Quantizer) -> None:
-    """Makes a quantizer an attribute of a layer or block.
-
-    It becomes a part of it, unless all layers share it: then it is a part of the model alone. So it
-    stands in checkpoints, optimizers and averages once, and a frozen stage, which puts its parts
-    into evaluation mode, leaves it alone.
-    """
-    if quantizer.config.is_shared:
-        module.__dict__[name] = quantizer
-    else:
-        setattr(module, name, quantizer)
-
-
-def _refuse_sharing(config: QuantizerConfig, key: str) -> None:
-    if config.is_shared:
-        raise ValueError(
-            f"`{key}.granularity` should not be 'model' for a single layer: "
-            "'mmqnet.QuantizedModel' makes the functions that layers share"
-        )
-
-
-def _place(quantizer: Quantizer, weights: Sequence[nn.Parameter]) -> Quantizer:
-    """Same device as the weights, and frozen with them, if all of them are.
-
-    A backbone freezes its ``frozen_stages`` at construction and at each ``train()``: a parameter
-    that turned frozen after DistributedDataParallel has seen it would be waited for in vain.
-    """
-    learns = any(weight.requires_grad for weight in weights)
-    return quantizer.to(weights[0].device).requires_grad_(learns)
+    def _load_from_state_dict(self, *args: Any) -> None:
+        self._weight_cache.clear()
+        super()._load_from_state_dict(*args)

@@ -10,13 +10,13 @@ from typing import Any
 
 from torch import nn
 
-from mmqnet.layers.quantized_layer import hold_quantizer
-from mmqnet.quantizers import Quantizer
+from mmqnet.layers.owning import add_quantizer
+from mmqnet.quantizers import Quantizer, QuantizerConfig
 
 
 @functools.cache
 def _known_forwards() -> frozenset[object]:
-    """Forwards of blocks that give their input to conv1, the down-sample layers and the sum only.
+    """Return forwards of blocks that give their input to conv1, down-sampling and the sum only.
 
     Of whichever of MMDetection and MMPretrain is installed; ResNeXt, RegNet, HRNet and others
     inherit the first two.
@@ -47,9 +47,14 @@ def reads_its_input_once(block: nn.Module) -> bool:
     return type(block).forward in _known_forwards() and not hasattr(block, 'rfp_forward')
 
 
-def quantize_block_input(block: nn.Module, quantizer: Quantizer) -> None:
-    """Gives a residual block an ``input_quantizer`` through which its input passes."""
-    hold_quantizer(block, 'input_quantizer', quantizer)
+def quantize_block_input(block: nn.Module, quantizer: Quantizer | QuantizerConfig) -> None:
+    """Give a residual block an ``input_quantizer`` through which its input passes.
+
+    Args:
+        block: A block with a layer ``conv1``.
+        quantizer: The quantizer that layers share, or the config of the block's own.
+    """
+    add_quantizer(block, 'input_quantizer', quantizer, block.get_parameter('conv1.weight'))
     block.register_forward_pre_hook(_quantize_first_argument)
 
 

@@ -1,4 +1,4 @@
-"""Who is who in a converted model: quantizers by what they quantize, parameters by their part."""
+"""Roles in a converted model: quantizers by what they quantize, parameters by their part."""
 
 from torch import nn
 
@@ -7,24 +7,24 @@ from mmqnet.quantizers import Mode, Quantizer, quantizers_of
 
 
 def weight_quantizers(model: nn.Module) -> dict[str, Quantizer]:
-    """Quantizers of weights, by their module names."""
+    """Return the quantizers of weights, by their module names."""
     owners = (m.weight_quantizer for m in model.modules() if isinstance(m, QuantizedLayer))
     owned = {id(quantizer) for quantizer in owners}
     return {name: q for name, q in quantizers_of(model).items() if id(q) in owned}
 
 
 def activation_quantizers(model: nn.Module) -> dict[str, Quantizer]:
-    """Quantizers of the inputs of layers and residual blocks, by their module names."""
+    """Return the quantizers of the inputs of layers and residual blocks, by their module names."""
     of_weights = weight_quantizers(model)
     return {name: q for name, q in quantizers_of(model).items() if name not in of_weights}
 
 
 def parameter_roles(model: nn.Module) -> dict[str, str]:
-    """The part that each parameter plays in quantization.
+    """Return the part that each parameter plays in quantization.
 
     Returns:
         dict[str, str]: From parameter name to ``'quantized'`` (weights behind a quantizer),
-        ``'scale'`` (what a quantizer learns: alpha, beta, thresholds) or ``'other'``.
+        ``'scale'`` (what a quantizer learns) or ``'other'``.
     """
     roles = {name: 'other' for name, _ in model.named_parameters()}
     for name, module in model.named_modules():
@@ -36,13 +36,16 @@ def parameter_roles(model: nn.Module) -> dict[str, str]:
     return roles
 
 
-def resting_parameters(model: nn.Module) -> list[nn.Parameter]:
-    """Parameters that the present phase does not train, though they are in the autograd graph."""
-    resting: list[nn.Parameter] = []
+def frozen_parameters(model: nn.Module) -> list[nn.Parameter]:
+    """Return parameters that the present phase does not train, though the autograd graph has them.
+
+    Those of quantizers that do not learn, and the weights behind one whose levels are fixed.
+    """
+    frozen: list[nn.Parameter] = []
     for module in model.modules():
         if isinstance(module, Quantizer) and int(module.mode) != Mode.LEARNED:
-            resting += module.parameters()
+            frozen += module.parameters()
         quantizer = module.weight_quantizer if isinstance(module, QuantizedLayer) else None
         if quantizer is not None and int(quantizer.mode) == Mode.FIXED:
-            resting.append(module.get_parameter('weight'))
-    return resting
+            frozen.append(module.get_parameter('weight'))
+    return frozen

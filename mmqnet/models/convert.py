@@ -1,38 +1,27 @@
 """Conversion: replaces the layers of a float model by quantized ones, in place."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, NoReturn
+from typing import NoReturn
 
-from mmengine.dist import is_distributed
 from torch import nn
 
 from mmqnet.layers import (
     QUANTIZED_LAYERS,
     QuantizedLayer,
-    build_input_quantizer,
-    build_shared_quantizer,
     quantize_block_input,
     reads_its_input_once,
 )
 from mmqnet.models.inventory import weights_of
 from mmqnet.models.plan import LayerPlan, plan_layers
 from mmqnet.models.quantization_config import QuantizationConfig
-from mmqnet.models.report import LayerReport, QuantizationReport, describe_levels
-from mmqnet.quantizers import (
-    SHARED,
-    ActivationQuantizerConfig,
-    Quantizer,
-    QuantizerConfig,
-    check_sharing,
-    num_bits,
-    quantizers_of,
-)
+from mmqnet.models.report import LayerReport, QuantizationReport, describe_quantizer
+from mmqnet.models.shared_functions import add_shared_quantizers
+from mmqnet.quantizers import Quantizer, QuantizerConfig, num_bits, quantizers_of
 
 
 def convert(model: nn.Module, config: QuantizationConfig) -> QuantizationReport:
-    """Converts a float model in place.
+    """Convert a float model in place.
 
     The class of the model and all its checkpoint keys stay as they are; quantizers add keys.
 
@@ -64,56 +53,26 @@ def convert(model: nn.Module, config: QuantizationConfig) -> QuantizationReport:
             f'no layer of {type(model).__name__} can be quantized: {"; ".join(reasons)}; '
             f'layers of the classes {sorted({c.__name__ for c in QUANTIZED_LAYERS})} can'
         )
-    shared = _add_shared_quantizers(model, [plan for plan in plans.values() if not plan.reason])
-    blocks = _quantize_blocks(model, plans)
+    quantized = [plan for plan in plans.values() if not plan.reason]
+    shared = add_shared_quantizers(
+        model,
+        dict(
+            weight=[(plan.weight, plan.layer) for plan in quantized],
+            activation=[(plan.activation, plan.layer) for plan in quantized],
+        ),
+    )
+    blocks = _find_blocks(model, plans)
     _replace_layers(model, plans, shared)
     for block, activation in blocks:
-        weight = block.get_parameter('conv1.weight')
-        quantizer = shared.get(activation) or build_input_quantizer(activation, weight)
-        quantize_block_input(block, quantizer)
+        quantize_block_input(block, shared.get(activation, activation))
     _refuse_reparameterization(model)
-    model._register_load_state_dict_pre_hook(_check_sharing, with_module=True)
     return report
 
 
-def _add_shared_quantizers(
-    model: nn.Module, plans: Sequence[LayerPlan]
-) -> dict[QuantizerConfig | None, Quantizer]:
-    """Gives the model the quantizers that its layers share, which are as many as their configs."""
-    shared: dict[QuantizerConfig | None, Quantizer] = {}
-    for kind in ('weight', 'activation'):
-        sharing = [plan for plan in plans if (c := getattr(plan, kind)) and c.is_shared]
-        if not sharing:
-            continue
-        if isinstance(model, nn.Sequential | nn.ModuleList | nn.ModuleDict):
-            raise ValueError(
-                f"`granularity='model'` needs a model that can hold a part of its own, but "
-                f'{type(model).__name__} would run it as one of its layers'
-            )
-        if is_distributed() and any(getattr(m, 'with_cp', False) for m in model.modules()):
-            raise ValueError(
-                "`granularity='model'` and `with_cp=True` exclude each other on several processes: "
-                'each checkpointed block has a backward pass of its own, and '
-                'DistributedDataParallel takes one gradient only of what they share'
-            )
-        quantizer = build_shared_quantizer(
-            getattr(sharing[0], kind), [plan.layer.get_parameter('weight') for plan in sharing]
-        )
-        name = 'weight_quantizer' if kind == 'weight' else 'input_quantizer'
-        model.add_module(f'{SHARED}{name}', quantizer)
-        shared[quantizer.config] = quantizer
-    return shared
-
-
-def _check_sharing(model: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
-    """Looks at a whole checkpoint before it is loaded: a module sees its own part only."""
-    check_sharing(quantizers_of(model), state, prefix)
-
-
-def _quantize_blocks(
+def _find_blocks(
     model: nn.Module, plans: dict[str, LayerPlan]
-) -> list[tuple[nn.Module, ActivationQuantizerConfig]]:
-    """Finds the residual blocks whose input is quantized once, and takes that off their layers."""
+) -> list[tuple[nn.Module, QuantizerConfig]]:
+    """Find the residual blocks whose input is quantized once, and remove it from their layers."""
     blocks = []
     for name, block in model.named_modules():
         conv1 = plans.get(f'{name}.conv1')
@@ -154,7 +113,7 @@ def _replace_layers(
 
 
 def _refuse_reparameterization(model: nn.Module) -> None:
-    """Stands before methods that would merge the float weights of several layers into one."""
+    """Replace methods that would merge the float weights of several layers into one."""
     for module in model.modules():
         merges = callable(getattr(module, 'switch_to_deploy', None))
         if merges and any(isinstance(layer, QuantizedLayer) for layer in module.modules()):
@@ -172,8 +131,8 @@ def _report_layer(plan: LayerPlan) -> LayerReport:
     return LayerReport(
         name=plan.name,
         kind=type(plan.layer).__name__,
-        weight=describe_levels(plan.weight),
-        activation=describe_levels(plan.activation),
+        weight=describe_quantizer(plan.weight),
+        activation=describe_quantizer(plan.activation),
         reason=plan.reason,
         num_weights=sum(weight.numel() for weight in weights_of(plan.layer)),
         weight_bits=num_bits(plan.weight.levels) if plan.weight else 32,

@@ -1,4 +1,4 @@
-"""Tells which activations a checkpoint leaves in float."""
+"""Log the activations that a checkpoint leaves in float."""
 
 import logging
 from typing import Any
@@ -11,18 +11,18 @@ from mmqnet.quantizers import Mode
 
 
 def report_float_activations(model: nn.Module, incompatible_keys: Any = None) -> None:
-    """Logs one line if a model that has been calibrated lets activations pass in float.
+    """Log one line if a model that has been calibrated passes activations in float.
 
     Args:
         model: A converted model.
         incompatible_keys: Not used; it makes this a hook for ``load_state_dict``.
     """
-    quantizers = {n: q for n, q in activation_quantizers(model).items() if q.is_calibrated}
-    resting = [n for n, q in quantizers.items() if int(q.mode) == Mode.FLOAT]
-    signed = [n for n, q in quantizers.items() if not q.is_active and n not in resting]
+    quantizers = activation_quantizers(model)
+    frozen = [n for n, q in quantizers.items() if int(q.mode) == Mode.FLOAT]
+    signed = [n for n, q in quantizers.items() if not q.is_active and n not in frozen]
     parts = []
     for names, reason in (
-        (resting, "they were saved in the phase 'weights'"),
+        (frozen, "they were saved in the phase 'weights'"),
         (signed, 'their input takes negative values, for which the config gives no levels'),
     ):
         if names:

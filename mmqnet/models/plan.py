@@ -9,7 +9,7 @@ from mmqnet.models.inventory import FoundLayer, find_layers
 from mmqnet.models.patterns import check_patterns, matches, matches_any
 from mmqnet.models.prediction_layers import prediction_layers
 from mmqnet.models.quantization_config import QuantizationConfig
-from mmqnet.quantizers import ActivationQuantizerConfig, WeightQuantizerConfig
+from mmqnet.quantizers import QuantizerConfig
 
 _IMAGE_CHANNELS = 4  # at most: RepVGG's first layer has several branches, each with a convolution
 _REMEDIES = {
@@ -34,8 +34,8 @@ class LayerPlan:
 
     name: str
     layer: nn.Module
-    weight: WeightQuantizerConfig | None = None
-    activation: ActivationQuantizerConfig | None = None
+    weight: QuantizerConfig | None = None
+    activation: QuantizerConfig | None = None
     reason: str = ''
 
 
@@ -81,8 +81,7 @@ def _check_patterns(config: QuantizationConfig, layers: list[FoundLayer]) -> Non
     obstacles = {layer.name: layer.obstacle for layer in layers}
     check_patterns(config.include, obstacles, 'quantization.include')
     check_patterns(config.exclude, dict.fromkeys(obstacles, ''), 'quantization.exclude')
-    overridden = [pattern for pattern, _ in config.overrides]
-    check_patterns(overridden, obstacles, 'quantization.overrides')
+    check_patterns(list(config.overrides), obstacles, 'quantization.overrides')
 
 
 def _reason_for_float(name: str, kept: dict[str, str], config: QuantizationConfig) -> str:
@@ -96,15 +95,34 @@ def _reason_for_float(name: str, kept: dict[str, str], config: QuantizationConfi
 
 
 def _check_overrides(config: QuantizationConfig, held_back: Mapping[str, str]) -> None:
-    """Refuses an override that asks for levels, but reaches only layers that stay in float."""
-    for pattern, override in config.overrides:
+    """Refuse an override that changes nothing.
+
+    Args:
+        config: The config.
+        held_back: From each layer that can be quantized to the reason why it stays in float, if
+            it does.
+    """
+    for pattern in config.overrides:
         reached = [name for name in held_back if matches(name, pattern)]
-        wants_levels = any(quantizer is not None for quantizer in override.values())
-        if wants_levels and all(held_back[name] for name in reached):
-            name, reason = reached[0], held_back[reached[0]]
-            others = f' (and {len(reached) - 1} more)' if len(reached) > 1 else ''
-            raise ValueError(
-                f'`quantization.overrides` has the pattern {pattern!r} that can have no effect: '
-                f'`{name}`{others} stays in float as {reason!r}; {_REMEDIES[reason]}, or drop '
-                'the override'
-            )
+        quantized = [name for name in reached if not held_back[name]]
+        if any(config.for_layer(n) != config.for_layer(n, without=pattern) for n in quantized):
+            continue
+        name = (quantized or reached)[0]
+        others = f' (and {len(reached) - 1} more)' if len(reached) > 1 else ''
+        raise ValueError(
+            f'`{config.key}.overrides` has the pattern {pattern!r} that can have no effect: '
+            f'`{name}`{others} {_why_without_effect(config, pattern, name, held_back[name])}'
+        )
+
+
+def _why_without_effect(config: QuantizationConfig, pattern: str, name: str, reason: str) -> str:
+    if reason:
+        return f'stays in float as {reason!r}; {_REMEDIES[reason]}, or drop the override'
+    later = list(config.overrides)[list(config.overrides).index(pattern) + 1 :]
+    hiding = [other for other in later if matches(name, other)]
+    if hiding:
+        return (
+            f'takes its quantizers from {hiding[-1]!r}, which comes later; put the more special '
+            'pattern last, or drop the override'
+        )
+    return 'has these quantizers without it; drop the override'

@@ -1,19 +1,17 @@
-"""The ``quantization`` dict of a config file, checked once and frozen."""
+"""The ``quantization`` dict of a config file, checked where it is made, and frozen."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from mmqnet.checks import check_keys
 from mmqnet.models.patterns import matches
-from mmqnet.quantizers import (
-    ActivationQuantizerConfig,
-    QuantizerConfig,
-    WeightQuantizerConfig,
-    check_keys,
-)
+from mmqnet.models.shared_functions import check_shared_configs
+from mmqnet.quantizers import QuantizerConfig, merge_override, quantizer_config
 
 _POSITIONS = ('first', 'last')
+_KINDS = ('weight', 'activation')
 
 
 @dataclass(frozen=True)
@@ -21,7 +19,7 @@ class QuantizationConfig:
     """What to quantize, and how.
 
     Attributes:
-        weight: Quantizer of the weights; None (default) leaves them in float.
+        weight: Quantizer of the weights, a dict or a config; None (default) leaves them in float.
         activation: Quantizer of the layers' inputs; None (default) leaves them in float.
         include: Patterns of the layers to quantize, see :func:`matches`. Default: all.
         exclude: Patterns of layers that stay in float, whatever ``include`` says. Default: none.
@@ -29,119 +27,101 @@ class QuantizationConfig:
             Default: both.
         overrides: From pattern to a dict with ``weight`` or ``activation`` (or both), which
             replace the common ones, key by key; None stands for float. Later ones win.
+        key: Where the dict is in the config file, for messages.
+
+    Raises:
+        TypeError: If a value has the wrong type.
+        ValueError: If a key is unknown, a value out of range, or nothing is to be quantized.
     """
 
-    weight: WeightQuantizerConfig | None = None
-    activation: ActivationQuantizerConfig | None = None
+    weight: QuantizerConfig | None = None
+    activation: QuantizerConfig | None = None
     include: tuple[str, ...] = ('*',)
     exclude: tuple[str, ...] = ()
     keep_float: tuple[str, ...] = _POSITIONS
-    overrides: tuple[tuple[str, Mapping[str, QuantizerConfig | None]], ...] = ()
+    overrides: Mapping[str, Mapping[str, QuantizerConfig | None]] = field(default_factory=dict)
+    key: str = field(default='quantization', compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        for name in ('include', 'exclude', 'keep_float'):
+            self._set(name, _strings(getattr(self, name), f'{self.key}.{name}'))
+        for position in self.keep_float:
+            if position not in _POSITIONS:
+                raise ValueError(
+                    f"`{self.key}.keep_float` should hold 'first' and 'last' only, "
+                    f'but got {position!r}'
+                )
+        common = {kind: getattr(self, kind) for kind in _KINDS}
+        for kind, given in common.items():
+            self._set(kind, _quantizer(given, kind, f'{self.key}.{kind}'))
+        self._set('overrides', self._checked_overrides(common))
+        check_shared_configs(self._all_quantizers())
+        if self.weight is None and self.activation is None and not self.overrides:
+            raise ValueError(
+                f'`{self.key}` quantizes nothing: give `{self.key}.weight`, '
+                f'`{self.key}.activation` or `{self.key}.overrides`'
+            )
 
     @classmethod
     def from_dict(
         cls, config: Mapping[str, Any], key: str = 'quantization'
     ) -> 'QuantizationConfig':
-        """Checks the dict of a config file.
+        """Check the dict of a config file.
 
         Raises:
             TypeError: If a value has the wrong type.
             ValueError: If a key is unknown, a value out of range, or nothing is to be quantized.
         """
-        check_keys(config, [field.name for field in dataclasses.fields(cls)], key)
-        keep_float = _strings(config.get('keep_float', _POSITIONS), f'{key}.keep_float')
-        for position in keep_float:
-            if position not in _POSITIONS:
-                raise ValueError(
-                    f"`{key}.keep_float` should hold 'first' and 'last' only, but got {position!r}"
-                )
-        result = cls(
-            weight=_quantizer(WeightQuantizerConfig, config.get('weight'), f'{key}.weight'),
-            activation=_quantizer(
-                ActivationQuantizerConfig, config.get('activation'), f'{key}.activation'
-            ),
-            include=_strings(config.get('include', ('*',)), f'{key}.include'),
-            exclude=_strings(config.get('exclude', ()), f'{key}.exclude'),
-            keep_float=keep_float,
-            overrides=_overrides(config, f'{key}.overrides'),
-        )
-        _check_shared(result, key)
-        if result.weight is None and result.activation is None and not result.overrides:
-            raise ValueError(
-                f'`{key}` quantizes nothing: give `{key}.weight`, `{key}.activation` or '
-                f'`{key}.overrides`'
-            )
-        return result
+        names = [item.name for item in dataclasses.fields(cls) if item.name != 'key']
+        check_keys(config, names, key)
+        return cls(**config, key=key)
 
     def for_layer(
-        self, name: str
-    ) -> tuple[WeightQuantizerConfig | None, ActivationQuantizerConfig | None]:
-        """Quantizers of the layer ``name``: the common ones and what overrides say of it."""
-        chosen: dict[str, Any] = {'weight': self.weight, 'activation': self.activation}
-        for pattern, override in self.overrides:
-            if matches(name, pattern):
+        self, name: str, without: str | None = None
+    ) -> tuple[QuantizerConfig | None, QuantizerConfig | None]:
+        """Return the quantizers of the layer ``name``: the common ones, and what overrides say.
+
+        Args:
+            name: Dotted name of the layer.
+            without: Pattern of an override that is left out. Default: none.
+        """
+        chosen: dict[str, Any] = {kind: getattr(self, kind) for kind in _KINDS}
+        for pattern, override in self.overrides.items():
+            if pattern != without and matches(name, pattern):
                 chosen.update(override)
         return chosen['weight'], chosen['activation']
 
-
-_QUANTIZER_TYPES = {'weight': WeightQuantizerConfig, 'activation': ActivationQuantizerConfig}
-
-
-def _overrides(
-    config: Mapping[str, Any], key: str
-) -> tuple[tuple[str, Mapping[str, QuantizerConfig | None]], ...]:
-    given = config.get('overrides', {})
-    if not isinstance(given, Mapping):
-        raise TypeError(f'`{key}` should be a dict from pattern to dict, but got {given!r}')
-    result = []
-    for pattern, override in given.items():
-        if not isinstance(pattern, str):
-            raise TypeError(f'the patterns of `{key}` should be strings, but got {pattern!r}')
-        here = f'{key}[{pattern!r}]'
-        check_keys(override, list(_QUANTIZER_TYPES), here)
-        checked = {
-            kind: _quantizer(
-                _QUANTIZER_TYPES[kind], _merge(config.get(kind), value), f'{here}.{kind}'
+    def _checked_overrides(
+        self, common: Mapping[str, Any]
+    ) -> dict[str, dict[str, QuantizerConfig | None]]:
+        key = f'{self.key}.overrides'
+        if not isinstance(self.overrides, Mapping):
+            raise TypeError(
+                f'`{key}` should be a dict from pattern to dict, but got {self.overrides!r}'
             )
-            for kind, value in override.items()
-        }
-        result.append((pattern, checked))
-    return tuple(result)
+        result = {}
+        for pattern, override in self.overrides.items():
+            if not isinstance(pattern, str):
+                raise TypeError(f'the patterns of `{key}` should be strings, but got {pattern!r}')
+            here = f'{key}[{pattern!r}]'
+            check_keys(override, _KINDS, here)
+            result[pattern] = {
+                kind: _quantizer(merge_override(common[kind], value), kind, f'{here}.{kind}')
+                for kind, value in override.items()
+            }
+        return result
+
+    def _all_quantizers(self) -> list[QuantizerConfig]:
+        given = [self.weight, self.activation]
+        given += [quantizer for o in self.overrides.values() for quantizer in o.values()]
+        return [quantizer for quantizer in given if quantizer is not None]
+
+    def _set(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)  # it is frozen
 
 
-def _check_shared(config: 'QuantizationConfig', key: str) -> None:
-    """Refuses different functions for layers that are to share one."""
-    for kind in _QUANTIZER_TYPES:
-        given = [(f'{key}.{kind}', getattr(config, kind))]
-        given += [
-            (f'{key}.overrides[{pattern!r}].{kind}', override.get(kind))
-            for pattern, override in config.overrides
-        ]
-        shared = [
-            (name, quantizer) for name, quantizer in given if quantizer and quantizer.is_shared
-        ]
-        for name, quantizer in shared[1:]:
-            if quantizer != shared[0][1]:
-                raise ValueError(
-                    f"`{name}` differs from `{shared[0][0]}`, though with `granularity='model'` "
-                    "their layers share one function: give one of them `granularity='layer'`"
-                )
-
-
-def _merge(common: Any, override: Any) -> Any:
-    """An override names only what differs; other levels bring their own thresholds."""
-    if not isinstance(common, Mapping) or not isinstance(override, Mapping):
-        return override
-    base = dict(common)
-    if 'levels' in override:
-        base.pop('signed_levels', None)
-        if not isinstance(base.get('thresholds', 'kmeans'), str):
-            base.pop('thresholds')
-    return {**base, **override}
-
-
-def _quantizer(kind: type[QuantizerConfig], config: Any, key: str) -> Any:
-    return None if config is None else kind.from_dict(config, key)
+def _quantizer(config: Any, role: str, key: str) -> QuantizerConfig | None:
+    return None if config is None else quantizer_config(config, role, key)
 
 
 def _strings(value: Any, key: str) -> tuple[str, ...]:

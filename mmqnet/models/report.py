@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.table import Table
 
-from mmqnet.quantizers import QuantizerConfig
+from mmqnet.quantizers import DEFAULT_TYPE, QuantizerConfig
 
 
 @dataclass(frozen=True)
@@ -101,10 +101,12 @@ def _render(table: Table) -> str:
     return out.getvalue()
 
 
-def describe_levels(config: QuantizerConfig | None) -> str:
-    """Short text for the levels of a quantizer, for example ``'7: -4..4'``."""
+def describe_quantizer(config: QuantizerConfig | None) -> str:
+    """Return a short text, for example ``'7: -4..4'``, ``'LSQ, 16: 0..15'``."""
     if config is None:
         return 'float'
-    levels = config.levels
+    levels, method = config.levels, getattr(config.type, '__name__', config.type)
     text = f'{len(levels)}: {levels[0]:g}..{levels[-1]:g}'
+    if method != DEFAULT_TYPE:
+        text = f'{method}, {text}'
     return f'{text}, shared' if config.is_shared else text

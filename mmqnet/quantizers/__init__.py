@@ -1,25 +1,37 @@
-"""Level sets and quantizers: the quantization function with its learned state."""
+"""Level sets, the contract of quantizers, and the methods behind it."""
 
-from mmqnet.quantizers.checkpoints import SHARED, check_sharing
-from mmqnet.quantizers.config import (
-    ActivationQuantizerConfig,
-    QuantizerConfig,
-    WeightQuantizerConfig,
-    check_keys,
+from mmqnet.quantizers.base import (
+    HasTemperature,
+    Mode,
+    Quantizer,
+    quantizers_of,
+    soft_evaluation,
 )
+from mmqnet.quantizers.build import build_quantizer, merge_override, quantizer_config
+from mmqnet.quantizers.config import DEFAULT_TYPE, QuantizerConfig
 from mmqnet.quantizers.level_sets import num_bits, resolve_levels, signed_counterpart
-from mmqnet.quantizers.quantizer import Mode, Quantizer, quantizers_of, soft_evaluation
+from mmqnet.quantizers.quantization_network import (
+    QuantizationNetwork,
+    QuantizationNetworkConfig,
+)
+from mmqnet.quantizers.sample import Sample
+from mmqnet.quantizers.staircase import IntegerForm, Staircase
 
 __all__ = [
-    'SHARED',
-    'ActivationQuantizerConfig',
+    'DEFAULT_TYPE',
+    'HasTemperature',
+    'IntegerForm',
     'Mode',
+    'QuantizationNetwork',
+    'QuantizationNetworkConfig',
     'Quantizer',
     'QuantizerConfig',
-    'WeightQuantizerConfig',
-    'check_keys',
-    'check_sharing',
+    'Sample',
+    'Staircase',
+    'build_quantizer',
+    'merge_override',
     'num_bits',
+    'quantizer_config',
     'quantizers_of',
     'resolve_levels',
     'signed_counterpart',

@@ -1,230 +1,158 @@
-"""Config of one quantizer: the dict of a config file, checked once and frozen."""
+"""Config of one quantizer: the dict of a config file, checked where it is made, and frozen."""
 
 import dataclasses
-import difflib
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from typing_extensions import Self
 
-from mmqnet.quantizers.level_sets import as_float32, resolve_levels, signed_counterpart
+from mmqnet.checks import check_choice, check_keys
+from mmqnet.quantizers.level_sets import resolve_levels, signed_counterpart
+
+ROLES = ('weight', 'activation')
+DEFAULT_TYPE = 'QuantizationNetwork'
+Method = str | type  # the name of a registered class, or a class
 
 
-def check_keys(config: Mapping[str, Any], known: Sequence[str], key: str) -> None:
-    """Refuses a dict with keys that nobody reads.
-
-    Raises:
-        TypeError: If ``config`` is no dict.
-        ValueError: If it holds an unknown key; the message names near misses.
-    """
-    if not isinstance(config, Mapping):
-        raise TypeError(f'`{key}` should be a dict, but got {config!r}')
-    for name in config:
-        if name not in known:
-            near = difflib.get_close_matches(str(name), known, n=1)
-            hint = f' Did you mean {near[0]!r}?' if near else ''
-            raise ValueError(
-                f'`{key}` has the unknown key {name!r}; known keys are {sorted(known)}.{hint}'
-            )
+def of_role(role: str, default: Any) -> Any:
+    """Return a dataclass field for a key that only one role has."""
+    return field(default=default, metadata=dict(role=role))
 
 
 @dataclass(frozen=True)
 class QuantizerConfig:
-    """What weight and activation quantizers have in common.
+    """What all methods have in common. A method with more keys subclasses it.
 
     Attributes:
-        levels: The n + 1 levels Y, see :func:`resolve_levels`.
-        thresholds: ``'kmeans'``, ``'uniform'`` (halfway between neighbouring levels) or the n
-            thresholds in the scaled domain.
-        scale_init: How calibration sets the scales: ``'range'`` (default, the paper's:
-            ``beta = 5p / (4q)`` from the largest value q, ``alpha = 1 / beta``) or ``'mse'``
-            (alpha, and with other thresholds than ``'kmeans'`` beta too, of the least squared
-            error).
-        granularity: ``'layer'`` (default; one alpha and beta a layer, the paper's) or ``'model'``
-            (one function for all layers together, the paper's table 6).
-        learn_thresholds: Whether the thresholds are trained. Default False, as in the paper.
-        backward_temperature: Temperature of the slope in the backward pass, which is still
-            multiplied by T, as in the paper's code for binary weights; ``None`` (default) for the
-            exact gradient.
-        surrogate_temperature: Once T is above it, the gradients are those of the soft function at
-            this temperature: the function comes near the staircase while the gradients keep their
-            size. ``None`` (default) for the exact gradient.
+        levels: The n + 1 levels Y, see :func:`resolve_levels`. Weights take signed ones.
+        role: ``'weight'`` or ``'activation'`` (the input of a layer); not a key of config files,
+            where it follows from the place.
+        type: The method: name of a class in ``mmqnet.registry.QUANTIZERS``, or the class itself.
+        granularity: ``'layer'`` (default: one alpha and beta a layer), ``'channel'`` (weights only:
+            one of each an output channel) or ``'model'`` (one function for all layers together; if
+            one of them has a signed input, all get the levels for signed inputs).
+        signed_levels: Activations only: what an input gets that is seen to be signed at
+            calibration: ``'auto'`` (default) for a set with as many levels that suits the method
+            and the input, a set with as many levels, or None to leave such an input in float.
+        key: Where the dict is in the config file, for messages.
+
+    Raises:
+        TypeError: If a value has the wrong type.
+        ValueError: If a value is out of range, or has no effect for the role.
     """
 
-    levels: tuple[float, ...]
-    thresholds: str | tuple[float, ...] = 'kmeans'
-    scale_init: str = 'range'
-    granularity: str = 'layer'
-    learn_thresholds: bool = False
-    backward_temperature: float | None = None
-    surrogate_temperature: float | None = None
+    # Given as lists, they fit one set of levels only: an override with others leaves them out.
+    depends_on_levels: ClassVar[tuple[str, ...]] = ('signed_levels',)
 
-    zero_threshold: ClassVar[float | None] = None
-    granularities: ClassVar[tuple[str, ...]] = ('layer', 'model')
+    levels: tuple[float, ...]
+    role: str = 'weight'
+    type: Method = DEFAULT_TYPE
+    granularity: str = 'layer'
+    signed_levels: str | tuple[float, ...] | None = of_role('activation', 'auto')
+    key: str = field(default='', compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        check_choice(self.role, ROLES, self.name('role'))
+        for item in dataclasses.fields(self):
+            owner = item.metadata.get('role', self.role)
+            if owner != self.role and getattr(self, item.name) != item.default:
+                raise ValueError(
+                    f'`{self.name(item.name)}` is a key of quantizers of {owner}s, but got '
+                    f'{getattr(self, item.name)!r} for {self.role}s'
+                )
+        self._set('levels', resolve_levels(self.levels, self.name('levels')))
+        granularities = ('layer', 'channel', 'model') if self.is_of_weights else ('layer', 'model')
+        check_choice(self.granularity, granularities, self.name('granularity'))
+        if self.is_of_weights:
+            self._check_weight_levels()
+        else:
+            self._set('signed_levels', self._resolve_signed_levels())
+
+    @property
+    def is_of_weights(self) -> bool:
+        """Whether it is the config of a quantizer of weights."""
+        return self.role == 'weight'
 
     @property
     def is_shared(self) -> bool:
         """Whether all layers of the model share one quantizer."""
         return self.granularity == 'model'
 
-    def levels_for(self, signed: bool) -> tuple[float, ...] | None:
-        """Levels of an input that takes negative values or not; ``None`` leaves it in float."""
-        return self.levels
-
-    @classmethod
-    def from_dict(cls, config: Mapping[str, Any], key: str) -> Self:
-        """Checks a config dict.
+    def level_sets(self, signed: bool) -> list[tuple[float, ...]]:
+        """Return the sets of which calibration takes the one of the least squared error.
 
         Args:
-            config: The dict of the config file.
-            key: Where it stands there, for error messages, for example ``quantization.weight``.
+            signed: Whether the values are signed; an empty list leaves them in float.
+        """
+        if self.is_of_weights or not signed:
+            return [self.levels]
+        if self.signed_levels == 'auto':
+            return self.automatic_signed_sets()
+        if self.signed_levels is None:
+            return []
+        assert not isinstance(self.signed_levels, str)
+        return [self.signed_levels]
+
+    def automatic_signed_sets(self) -> list[tuple[float, ...]]:
+        """Return what ``signed_levels='auto'`` stands for: the k-bit two's complement integers.
+
+        Raises:
+            ValueError: If ``levels`` is not an unsigned k-bit set.
+        """
+        return [signed_counterpart(self.levels)]
+
+    def name(self, field_name: str) -> str:
+        """Return a key as messages name it, for example ``'quantization.weight.levels'``."""
+        return f'{self.key}.{field_name}' if self.key else field_name
+
+    @classmethod
+    def keys(cls, role: str) -> list[str]:
+        """Return the keys that a dict of this role may have in a config file."""
+        fields = [f for f in dataclasses.fields(cls) if f.metadata.get('role', role) == role]
+        return [f.name for f in fields if f.name not in ('role', 'key')]
+
+    @classmethod
+    def from_dict(cls, config: Mapping[str, Any], role: str, key: str) -> Self:
+        """Check the dict of a config file.
+
+        Args:
+            config: The dict.
+            role: ``'weight'`` or ``'activation'``.
+            key: Where it is in the config, for messages, for example ``'quantization.weight'``.
 
         Raises:
             TypeError: If a value has the wrong type.
             ValueError: If a key is unknown or missing, or a value is out of range.
         """
-        check_keys(config, [field.name for field in dataclasses.fields(cls)], key)
+        check_keys(config, cls.keys(role), key)
         if 'levels' not in config:
             raise ValueError(f'`{key}` should name its `levels`, but got {dict(config)}')
-        values = dict(config)
-        values['levels'] = resolve_levels(values['levels'], f'{key}.levels')
-        thresholds = values.get('thresholds', 'kmeans')
-        values['thresholds'] = _check_thresholds(thresholds, values['levels'], f'{key}.thresholds')
-        _check_choice(values.get('scale_init', 'range'), ('range', 'mse'), f'{key}.scale_init')
-        granularity = values.get('granularity', 'layer')
-        _check_choice(granularity, cls.granularities, f'{key}.granularity')
-        _check_bool(values.get('learn_thresholds', False), f'{key}.learn_thresholds')
-        for name in ('backward_temperature', 'surrogate_temperature'):
-            _check_positive(values.get(name), f'{key}.{name}')
-        if values.get('backward_temperature') and values.get('surrogate_temperature'):
+        return cls(**config, role=role, key=key)
+
+    def _set(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)  # it is frozen
+
+    def _check_weight_levels(self) -> None:
+        if not self.levels[0] < 0 < self.levels[-1]:
             raise ValueError(
-                f'`{key}` should name `backward_temperature` or `surrogate_temperature`, but got '
-                f'both: {values["backward_temperature"]} and {values["surrogate_temperature"]}'
+                f'`{self.name("levels")}` should have levels below and above 0, as weights have '
+                f'both signs, but got {list(self.levels)}'
             )
-        return cls(**cls._check(values, key))
 
-    @classmethod
-    def _check(cls, values: dict[str, Any], key: str) -> dict[str, Any]:
-        """Checks the keys that a subclass adds."""
-        return values
-
-
-@dataclass(frozen=True)
-class WeightQuantizerConfig(QuantizerConfig):
-    """Config of the quantizer of a layer's weights.
-
-    Attributes:
-        granularity: Also ``'channel'``: one alpha and beta an output channel; the thresholds, in
-            the scaled domain, stay common.
-        zero_threshold: Where ``'kmeans'`` puts the two thresholds round the level 0 of a set of
-            signed levels; 0.05 in the paper. ``None`` keeps what k-means found. Refused with other
-            thresholds or levels, on which it would have no effect.
-    """
-
-    zero_threshold: float | None = 0.05  # type: ignore[misc]
-
-    granularities: ClassVar[tuple[str, ...]] = ('layer', 'channel', 'model')
-
-    @classmethod
-    def _check(cls, values: dict[str, Any], key: str) -> dict[str, Any]:
-        zero = values.get('zero_threshold')
-        _check_positive(zero, f'{key}.zero_threshold')
-        levels, thresholds = values['levels'], values['thresholds']
-        has_inner_zero = levels[0] < 0 < levels[-1] and 0.0 in levels
-        if zero is not None and not (thresholds == 'kmeans' and has_inner_zero):
+    def _resolve_signed_levels(self) -> str | tuple[float, ...] | None:
+        signed = self.signed_levels
+        if self.levels[0] < 0:
+            return self.levels  # already made for signed inputs
+        if signed == 'auto':
+            self.automatic_signed_sets()
+            return signed
+        if signed is None:
+            return None
+        levels = resolve_levels(signed, self.name('signed_levels'))
+        if len(levels) != len(self.levels):
             raise ValueError(
-                f'`{key}.zero_threshold` should be left out or None where it has no effect: it '
-                "acts with the thresholds 'kmeans' and a level 0 between others, but got "
-                f'{zero} with {thresholds!r} and the levels {list(levels)}'
+                f'`{self.name("signed_levels")}` should hold as many levels as '
+                f'`{self.name("levels")}` ({len(self.levels)}), but got {len(levels)}'
             )
-        return values
-
-
-@dataclass(frozen=True)
-class ActivationQuantizerConfig(QuantizerConfig):
-    """Config of the quantizer of a layer's input.
-
-    With the granularity ``'model'`` all inputs count as one: if any of them is signed, all get the
-    levels for signed inputs.
-
-    Attributes:
-        signed_levels: What an input gets that is seen to be signed at calibration: ``'auto'``
-            (default) for the zero-centred set with as many levels, a set with as many levels, or
-            ``None`` to leave such an input in float.
-    """
-
-    signed_levels: tuple[float, ...] | None = None
-
-    def levels_for(self, signed: bool) -> tuple[float, ...] | None:
-        """Levels of an input that takes negative values or not; ``None`` leaves it in float."""
-        return self.signed_levels if signed else self.levels
-
-    @classmethod
-    def _check(cls, values: dict[str, Any], key: str) -> dict[str, Any]:
-        signed = values.get('signed_levels', 'auto')
-        levels = values['levels']
-        if levels[0] < 0:
-            signed = levels  # already made for signed inputs
-        elif signed == 'auto':
-            signed = signed_counterpart(levels)
-        elif signed is not None:
-            signed = resolve_levels(signed, f'{key}.signed_levels')
-            if len(signed) != len(levels):
-                raise ValueError(
-                    f'`{key}.signed_levels` should hold as many levels as `{key}.levels` '
-                    f'({len(levels)}), but got {len(signed)}'
-                )
-        values['signed_levels'] = signed
-        return values
-
-
-def _check_thresholds(
-    thresholds: Any, levels: tuple[float, ...], key: str
-) -> str | tuple[float, ...]:
-    if isinstance(thresholds, str):
-        if thresholds not in ('kmeans', 'uniform'):
-            raise ValueError(
-                f"`{key}` should be 'kmeans', 'uniform' or a list of numbers, "
-                f'but got {thresholds!r}'
-            )
-        return thresholds
-    if not isinstance(thresholds, Sequence) or any(
-        isinstance(value, bool) or not isinstance(value, int | float) for value in thresholds
-    ):
-        raise TypeError(f'`{key}` should be a name or a list of numbers, but got {thresholds!r}')
-    values = as_float32([float(value) for value in thresholds])
-    if len(values) != len(levels) - 1:
-        raise ValueError(
-            f'`{key}` should hold {len(levels) - 1} numbers for {len(levels)} levels, '
-            f'but got {len(values)}: {list(values)}'
-        )
-    in_order = all(low <= high for low, high in pairwise(values))
-    if not in_order or not all(map(math.isfinite, values)):
-        raise ValueError(
-            f'`{key}` should be finite and in increasing order, but got {list(values)}'
-        )
-    return values
-
-
-def _check_choice(value: Any, choices: Sequence[str], key: str) -> None:
-    if value not in choices:
-        *others, last = map(repr, choices)
-        allowed = f'{", ".join(others)} or {last}'
-        raise ValueError(f'`{key}` should be {allowed}, but got {value!r}')
-
-
-def _check_bool(value: Any, key: str) -> None:
-    if not isinstance(value, bool):
-        raise TypeError(f'`{key}` should be True or False, but got {value!r}')
-
-
-def _check_positive(value: Any, key: str) -> None:
-    if value is None:
-        return
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f'`{key}` should be a number or None, but got {value!r}')
-    if not (value > 0 and math.isfinite(value)):
-        raise ValueError(f'`{key}` should be positive and finite, but got {value!r}')
+        return levels

@@ -1,6 +1,6 @@
-"""Parameters that rest in a phase, kept in the autograd graph.
+"""Parameters that are frozen in a phase, kept in the autograd graph.
 
-DistributedDataParallel fixes at construction which parameters it waits for: one that rests must
+DistributedDataParallel fixes at construction which parameters it waits for: one that is frozen must
 still get a gradient, a zero.
 """
 
@@ -14,34 +14,34 @@ from torch import Tensor
 class _WithoutGradient(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, compute: Callable[[], Tensor], passing: Tensor | None, *resting: Tensor
+        ctx: Any, compute: Callable[[], Tensor], passing: Tensor | None, *frozen: Tensor
     ) -> Tensor:
-        ctx.shapes = [tensor.shape for tensor in resting]
+        ctx.shapes = [tensor.shape for tensor in frozen]
         output = compute()
         return output.view_as(output)
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
-        needs_input, needs_resting = ctx.needs_input_grad[1], ctx.needs_input_grad[2:]
+        needs_input, needs_frozen = ctx.needs_input_grad[1], ctx.needs_input_grad[2:]
         zeros = (
             grad_output.new_zeros(shape) if needed else None
-            for shape, needed in zip(ctx.shapes, needs_resting, strict=True)
+            for shape, needed in zip(ctx.shapes, needs_frozen, strict=True)
         )
         return (None, grad_output if needs_input else None, *zeros)
 
 
 def without_gradient(
-    compute: Callable[[], Tensor], passing: Tensor | None, resting: Iterable[Tensor]
+    compute: Callable[[], Tensor], passing: Tensor | None, frozen: Iterable[Tensor]
 ) -> Tensor:
-    """Result of ``compute()`` whose backward pass gives zeros.
+    """Return the result of ``compute()``, whose backward pass gives zeros.
 
     Args:
         compute: Makes the output; called without recording gradients.
         passing: Tensor that gets the gradient of the output unchanged, or None. It must have the
             shape of the output.
-        resting: Tensors that get zeros as their gradients.
+        frozen: Tensors that get zeros as their gradients.
 
     Returns:
-        Tensor: The output, attached to ``passing`` and ``resting`` in the autograd graph.
+        Tensor: The output, attached to ``passing`` and ``frozen`` in the autograd graph.
     """
-    return _WithoutGradient.apply(compute, passing, *resting)
+    return _WithoutGradient.apply(compute, passing, *frozen)

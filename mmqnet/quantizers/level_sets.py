@@ -1,12 +1,13 @@
 """Level sets Y of the quantization function, by name or by list."""
 
-import difflib
 import math
 import re
 from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
+
+from mmqnet.checks import did_you_mean, is_list_of_numbers
 
 LevelSpec = str | Sequence[float]
 
@@ -17,10 +18,13 @@ _NAMED: dict[str, tuple[float, ...]] = {
     'pm4': (-4.0, -2.0, -1.0, 0.0, 1.0, 2.0, 4.0),
 }
 _MAX_BITS = 8
+# Neighbours nearer to each other than this share of the larger one may be rounded to the same
+# number when they are multiplied by a scale in float32.
+_LEAST_GAP = 1e-6
 
 
 def resolve_levels(spec: LevelSpec, key: str = 'levels') -> tuple[float, ...]:
-    """Turns the name or the list of a config into a strictly increasing tuple of levels.
+    """Turn the name or the list of a config into a strictly increasing tuple of levels.
 
     Args:
         spec: ``'binary'`` (-1, 1), ``'ternary'`` (-1, 0, 1), ``'pm2'`` (-2..2), ``'pm4'``
@@ -38,9 +42,7 @@ def resolve_levels(spec: LevelSpec, key: str = 'levels') -> tuple[float, ...]:
     """
     if isinstance(spec, str):
         return _resolve_name(spec, key)
-    if not isinstance(spec, Sequence) or any(
-        isinstance(level, bool) or not isinstance(level, int | float) for level in spec
-    ):
+    if not is_list_of_numbers(spec):
         raise TypeError(f'`{key}` should be a name or a list of numbers, but got {spec!r}')
     levels = as_float32([float(level) for level in spec])
     if len(levels) < 2:
@@ -48,16 +50,28 @@ def resolve_levels(spec: LevelSpec, key: str = 'levels') -> tuple[float, ...]:
     increasing = all(low < high for low, high in pairwise(levels))
     if not increasing or not all(map(math.isfinite, levels)):
         raise ValueError(f'`{key}` should be finite and strictly increasing, but got {list(spec)}')
+    for low, high in pairwise(levels):
+        least = _LEAST_GAP * max(abs(low), abs(high))
+        if high - low < least:
+            raise ValueError(
+                f'`{key}` should hold levels that still differ in float32 after scaling, but '
+                f'{low!r} and {high!r} are less than {least:g} apart, in {list(spec)}'
+            )
     return levels
 
 
 def as_float32(numbers: Sequence[float]) -> tuple[float, ...]:
-    """The numbers as float32 holds them, so that they equal what a checkpoint gives back."""
+    """Return the numbers as float32 holds them, so that they equal what a checkpoint gives back."""
     return tuple(torch.tensor(numbers, dtype=torch.float32).tolist())
 
 
+def is_unsigned_set(levels: tuple[float, ...]) -> bool:
+    """Whether the levels are 0, 1, .., n with n odd, as those of k unsigned bits."""
+    return levels == tuple(map(float, range(len(levels)))) and len(levels) % 2 == 0
+
+
 def signed_counterpart(levels: tuple[float, ...]) -> tuple[float, ...]:
-    """The zero-centred set with as many levels as 0..n: what a signed input gets instead of it.
+    """Return the integers with a sign that take as many bits as ``levels`` = 0..n.
 
     ``0..2^k-1`` becomes ``-2^(k-1)..2^(k-1)-1``, the range of a k-bit two's complement integer,
     and ``(0, 1)`` becomes ``(-1, 1)``.
@@ -65,19 +79,33 @@ def signed_counterpart(levels: tuple[float, ...]) -> tuple[float, ...]:
     Raises:
         ValueError: If ``levels`` is not 0, 1, .., n with n odd.
     """
-    count = len(levels)
-    if levels != tuple(map(float, range(count))) or count % 2:
+    return _shifted_down(levels, len(levels) / 2)
+
+
+def zero_centred_counterpart(levels: tuple[float, ...]) -> tuple[float, ...]:
+    """Return the symmetric set with as many levels as ``levels`` = 0..n, without a level 0.
+
+    ``0..3`` becomes ``-1.5, -0.5, 0.5, 1.5``, and ``(0, 1)`` becomes ``(-1, 1)``.
+
+    Raises:
+        ValueError: If ``levels`` is not 0, 1, .., n with n odd.
+    """
+    return _shifted_down(levels, (len(levels) - 1) / 2)
+
+
+def _shifted_down(levels: tuple[float, ...], offset: float) -> tuple[float, ...]:
+    if not is_unsigned_set(levels):
         raise ValueError(
             '`signed_levels` should be given, as a list or as None for inputs left in float, '
             f'when `levels` is not an unsigned k-bit set, but got levels={list(levels)}'
         )
-    if count == 2:
+    if len(levels) == 2:
         return _NAMED['binary']
-    return tuple(level - count / 2 for level in levels)
+    return tuple(level - offset for level in levels)
 
 
 def num_bits(levels: Sequence[float]) -> int:
-    """Bits that one level index takes."""
+    """Return the bits that one level index takes."""
     return max(1, math.ceil(math.log2(len(levels))))
 
 
@@ -87,12 +115,11 @@ def _resolve_name(name: str, key: str) -> tuple[float, ...]:
     match = re.fullmatch(r'(u?)int(\d+)', name)
     if match is None:
         known = [*_NAMED, 'int2', 'int5', 'int8', 'uint1', 'uint2', 'uint8']
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f' Did you mean {near[0]!r}?' if near else ''
         names = ', '.join(map(repr, _NAMED))
         raise ValueError(
             f"`{key}` should be one of {names}, 'int2'..'int{_MAX_BITS}', "
-            f"'uint1'..'uint{_MAX_BITS}' or a list of numbers, but got {name!r}.{hint}"
+            f"'uint1'..'uint{_MAX_BITS}' or a list of numbers, but got {name!r}."
+            f'{did_you_mean(name, known)}'
         )
     unsigned, bits = bool(match[1]), int(match[2])
     if not (1 if unsigned else 2) <= bits <= _MAX_BITS:

@@ -8,13 +8,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 from torch import Tensor, nn
 
+from mmqnet.visualization.function import code_shares, relative_error
 from mmqnet.visualization.sources import (
     LayerValues,
     input_names,
     weight_names,
     weight_values,
 )
-from mmqnet.visualization.staircase import code_shares, relative_error
 from mmqnet.visualization.style import BLUE, ORANGE, new_figure, set_title, tidy
 
 _MARKS: dict[str, dict[str, Any]] = {
@@ -82,7 +82,8 @@ def _draw_row(panels: Sequence[Axes], row: float, source: LayerValues) -> None:
     used = 100 * float((code_shares(source) > 0).float().mean())
     gid = f'{source.kind}:{source.layer}'
     style = dict(_MARKS[source.kind], markersize=4.5, linestyle='', gid=gid)
-    for axes, scale in zip(panels, (source.quantizer.alpha, source.quantizer.beta), strict=False):
+    staircase = source.quantizer.staircase(source.values)
+    for axes, scale in zip(panels, (staircase.alpha, staircase.beta), strict=False):
         low, middle, high = _spread(scale)
         axes.plot(middle, row, **style)
         if high > low:

@@ -1,5 +1,6 @@
 """Small models and quantizers that several tests build."""
 
+import math
 from typing import Any
 
 import torch
@@ -8,29 +9,35 @@ from torch import Tensor, nn
 
 from mmqnet.calibration import calibrate
 from mmqnet.quantizers import (
-    ActivationQuantizerConfig,
+    QuantizationNetwork,
     Quantizer,
-    WeightQuantizerConfig,
+    QuantizerConfig,
+    quantizer_config,
     quantizers_of,
 )
 
 W3A8 = dict(weight=dict(levels='pm4'), activation=dict(levels='uint8'))
 
 
-def weight_config(levels: Any = 'pm4', **config: Any) -> WeightQuantizerConfig:
-    return WeightQuantizerConfig.from_dict(dict(levels=levels, **config), 'weight')
+def weight_config(levels: Any = 'pm4', **config: Any) -> QuantizerConfig:
+    return quantizer_config(dict(levels=levels, **config), 'weight', 'weight')
 
 
-def activation_config(levels: Any = 'uint2', **config: Any) -> ActivationQuantizerConfig:
-    return ActivationQuantizerConfig.from_dict(dict(levels=levels, **config), 'activation')
+def activation_config(levels: Any = 'uint2', **config: Any) -> QuantizerConfig:
+    return quantizer_config(dict(levels=levels, **config), 'activation', 'activation')
 
 
-def ready(quantizer: Quantizer, beta: float = 2.0, signed: bool = True) -> Quantizer:
+@torch.no_grad()
+def ready(quantizer: QuantizationNetwork, beta: float = 2.0, signed: bool = True) -> Quantizer:
     """Calibrates a quantizer by hand, with its thresholds halfway between the levels."""
-    levels = torch.tensor(quantizer.config.levels_for(signed) or quantizer.config.levels)
-    thresholds = (levels[1:] + levels[:-1]) / 2
-    scale = torch.full_like(quantizer.log_beta, beta)
-    quantizer.initialize(signed, 1 / scale, scale, thresholds)
+    sets = quantizer.config.level_sets(signed)
+    quantizer.enabled.fill_(bool(sets))
+    quantizer.levels.copy_(torch.tensor(sets[0] if sets else quantizer.config.levels))
+    quantizer.thresholds.copy_((quantizer.levels[1:] + quantizer.levels[:-1]) / 2)
+    quantizer.log_alpha.fill_(-math.log(beta))
+    quantizer.log_beta.fill_(math.log(beta))
+    quantizer.calibrated.fill_(True)
+    quantizer.refresh()
     return quantizer
 
 

@@ -6,6 +6,7 @@ The data set is repeated twice, so that a runner's epoch of 6 iterations is two 
 import copy
 import json
 import random
+import re
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,8 +14,10 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
+from mmengine.runner import load_checkpoint
 from toy_data import make_runner
 
+from mmqnet.calibration import calibrate_on_samples
 from mmqnet.engine.hooks import (
     BatchNormReestimationHook,
     CalibrationHook,
@@ -36,6 +39,7 @@ class Recorder(Hook):
     temperatures: list = field(default_factory=list)
     modes: list = field(default_factory=list)
     changed: list = field(default_factory=list)
+    calibrated: list = field(default_factory=list)
     priority = 'LOWEST'
 
     def before_train_iter(self, runner, batch_idx, data_batch=None):
@@ -46,6 +50,10 @@ class Recorder(Hook):
         )
         self.modes.append(tuple({int(q.mode) for q in kind} for kind in (weights, inputs)))
         self.before = {n: p.detach().clone() for n, p in runner.model.named_parameters()}
+        if runner.iter == PER_EPOCH:
+            self.calibrated.append(
+                {n: q.beta.clone() for n, q in quantizers_of(runner.model).items()}
+            )
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
         after = dict(runner.model.named_parameters())
@@ -236,12 +244,45 @@ class RandomState(Hook):
 
 class TestCalibration:
     def test_once(self, whole):
+        """Weights at the beginning, activations when their phase begins."""
         log = next(whole.folder.glob('*/*.log')).read_text()
-        assert log.count('Calibrated 35 quantizers') == 1
+        assert re.findall(r'Calibrated (\d+) quantizers', log) == ['19', '16']
         assert len(quantizers_of(whole.runner.model)) == 35
 
-    def test_not_when_resumed(self, resumed):
-        assert 'Calibrated' not in next(resumed.folder.glob('*/*.log')).read_text()
+    def test_activations_on_the_weights_of_that_moment(self, configs, whole):
+        runner = make_runner(configs / 'quantized.py', whole.folder.parent / 'by_hand')
+        model = runner.model
+        load_checkpoint(model, str(whole.folder / 'epoch_1.pth'))
+        inputs = activation_quantizers(model)
+        assert not any(quantizer.is_calibrated for quantizer in inputs.values())
+        for quantizer in inputs.values():
+            quantizer.set_mode(Mode.LEARNED)
+        train = runner.build_dataloader(runner.cfg.train_dataloader)
+        assert calibrate_on_samples(model, train, num_samples=4) == list(inputs)
+        (expected,) = whole.recorder.calibrated
+        for name, quantizer in quantizers_of(model).items():
+            assert torch.equal(quantizer.beta, expected[name]), name
+
+    def test_what_is_calibrated_already_is_left_when_resumed(self, resumed):
+        log = next(resumed.folder.glob('*/*.log')).read_text()
+        assert re.findall(r'Calibrated (\d+) quantizers', log) == ['16']
+
+    def test_modes_of_a_checkpoint_from_a_phase_are_set_again(self, configs, whole, tmp_path):
+        """`load_from` a training in its phase 'weights', by a config without phases."""
+        checkpoint = str(whole.folder / 'epoch_1.pth')
+        run = train(
+            configs,
+            tmp_path / 'run',
+            load_from=checkpoint,
+            default_hooks__phases=None,
+            train_cfg__max_epochs=1,
+            train_cfg__val_interval=2,
+        )
+        log = next(run.folder.glob('*/*.log')).read_text()
+        assert 'Mode of the quantizers of activations: learned (was float)' in log
+        assert set(run.recorder.modes[0][0] | run.recorder.modes[0][1]) == {int(Mode.LEARNED)}
+        learned = {n for n, r in parameter_roles(run.runner.model).items() if r == 'scale'}
+        assert learned <= set.union(*run.recorder.changed)
 
     def test_random_state_and_order_of_samples_stay(self, configs, float_checkpoint, tmp_path):
         before, after = RandomState('HIGH'), RandomState('LOW')

@@ -57,6 +57,12 @@ def test_each_role_has_its_own(model):
     )
 
 
+def test_none_drops_the_settings_of_a_role(model):
+    """A config that inherits settings can only replace them."""
+    config = dict(quantized=None, other=None, scale=None)
+    assert by_role(model, groups(model, config)) == by_role(model, groups(model))
+
+
 def test_keys_of_mmengine_go_on_working(model):
     config = dict(
         norm_decay_mult=0.0,
@@ -102,7 +108,6 @@ def test_a_float_model_is_all_others():
         (dict(norm_decay=0), ValueError, r"`paramwise_cfg` .*'norm_decay'.*'norm_decay_mult'\?"),
         (5, TypeError, '`paramwise_cfg` should be a dict, but got 5'),
         (dict(other=dict(lr=1, lr_mult=2)), ValueError, r'`lr` or `lr_mult`, but got both'),
-        (dict(scale=None), TypeError, r'`paramwise_cfg\.scale` should be a dict, but got None'),
         (dict(other=1e-7), TypeError, r'`paramwise_cfg\.other` should be a dict, but got 1e-07'),
     ],
 )

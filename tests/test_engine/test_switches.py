@@ -66,6 +66,15 @@ def plain(train):
     return train()
 
 
+ONE_PHASE = dict(default_hooks__phases=None)
+
+
+@pytest.fixture(scope='module')
+def one_phase(train):
+    """The same where activations are calibrated at the beginning."""
+    return train(**ONE_PHASE)
+
+
 def changed(runner, first=0, last=-1):
     """Names of what differs between two of the noted states."""
     before, after = (runner.states.states[i] for i in (first, last))
@@ -80,21 +89,23 @@ def assert_same_parameters(found, expected):
 
 
 class TestMixedPrecision:
-    def test_bfloat16_on_a_cpu(self, train, plain):
+    def test_bfloat16_on_a_cpu(self, train, one_phase):
         """Convolutions run in bfloat16; what is learned stays in float32 and close by."""
         types = set()
 
         class Types(Hook):
             def before_train_epoch(self, runner):
                 layer = runner.model.backbone.layer3[0].conv1
-                layer.register_forward_hook(lambda _, args, out: types.add(out.dtype))
+                layer.register_forward_hook(
+                    lambda layer, _, out: types.add(out.dtype) if layer.training else None
+                )
 
         config = Config(dict(optim_wrapper=dict(type='OptimWrapper')))
         use_mixed_precision(config)
-        runner = train(Types(), optim_wrapper__type=config.optim_wrapper.type)
+        runner = train(Types(), optim_wrapper__type=config.optim_wrapper.type, **ONE_PHASE)
         assert types == {torch.bfloat16}
         assert {p.dtype for p in runner.model.parameters()} == {torch.float32}
-        expected = plain.model.state_dict()
+        expected = one_phase.model.state_dict()
         for name, value in runner.model.named_parameters():
             torch.testing.assert_close(value, expected[name], rtol=0.05, atol=0.01, msg=name)
 
@@ -106,11 +117,15 @@ class TestMixedPrecision:
 
 
 class TestCheckpointing:
-    def test_with_cp_learns_the_same_bits(self, train, plain):
-        assert_same_parameters(train(model__backbone__with_cp=True), plain)
+    """Without phases: a block that runs twice updates its batch statistics twice, and activations
+    that are calibrated in the middle of a training are calibrated with these."""
 
-    def test_activation_checkpointing_learns_the_same_bits(self, train, plain):
-        assert_same_parameters(train(activation_checkpointing=['backbone.layer3.0']), plain)
+    def test_with_cp_learns_the_same_bits(self, train, one_phase):
+        assert_same_parameters(train(model__backbone__with_cp=True, **ONE_PHASE), one_phase)
+
+    def test_activation_checkpointing_learns_the_same_bits(self, train, one_phase):
+        options = dict(activation_checkpointing=['backbone.layer3.0'])
+        assert_same_parameters(train(**options, **ONE_PHASE), one_phase)
 
 
 class TestBackbone:
@@ -119,7 +134,10 @@ class TestBackbone:
         moved = changed(runner)
         state = ('.mode', '.temperature')
         frozen = ('backbone.conv1', 'backbone.bn1', 'backbone.layer1')
-        assert not {key for key in moved if key.startswith(frozen) and not key.endswith(state)}
+        calibrated = changed(runner, 2, 3)  # the phase of activations begins with the third step
+        kept = {key for key in moved if key.startswith(frozen) and not key.endswith(state)}
+        assert kept <= {key for key in calibrated if '.input_quantizer.' in key}
+        assert not {k for k in changed(runner, 3) if k.startswith(frozen) and not k.endswith(state)}
         for role in ('quantized', 'scale'):
             names = {n for n, r in parameter_roles(runner.model).items() if r == role}
             assert {n for n in names if not n.startswith(frozen)} <= moved
@@ -150,7 +168,8 @@ class TestAccumulation:
             input_scales={n for n in roles if n.startswith(of_inputs)},
         )
         parameters = set(roles)
-        assert not changed(runner, 0, 3) & parameters
+        assert not changed(runner, 0, 2) & parameters
+        assert changed(runner, 2, 3) & parameters <= parts['input_scales']  # calibrated
         moved = changed(runner, 3, 4) & parameters
         # the gradients of the first phase do not change what is frozen by now
         assert not moved & (parts['weights'] | parts['weight_scales'])

@@ -19,8 +19,8 @@ from mmqnet.layers import (
     QuantConv2d,
     QuantLinear,
     activation_quantizers,
+    frozen_parameters,
     parameter_roles,
-    resting_parameters,
     weight_quantizers,
 )
 from mmqnet.quantizers import Mode, quantizers_of
@@ -241,10 +241,10 @@ class TestRoles:
         assert list(activation_quantizers(net)) == ['act.input_quantizer']
 
     def test_what_rests(self, net):
-        assert resting_parameters(net) == []
+        assert frozen_parameters(net) == []
         net.conv.weight_quantizer.set_mode(Mode.FIXED)
         net.act.input_quantizer.set_mode(Mode.FLOAT)
-        resting = {id(p) for p in resting_parameters(net)}
+        resting = {id(p) for p in frozen_parameters(net)}
         expected = [
             net.conv.weight,
             *net.conv.weight_quantizer.parameters(),

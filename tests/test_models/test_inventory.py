@@ -188,7 +188,7 @@ def test_signed_inputs_get_centred_levels():
     convert(model, QuantizationConfig.from_dict(W3A8))
     calibrated(model, torch.randn(64, 4))
     lowest = [m.input_quantizer.levels[0].item() for m in model if isinstance(m, QuantizedLayer)]
-    assert lowest == [-128, -128, 0]
+    assert [low < 0 for low in lowest] == [True, True, False]
 
 
 class TestPredictionLayers:

@@ -45,7 +45,7 @@ def test_overrides_with_other_levels_bring_their_own_thresholds_and_signed_level
     )
     weight, activation = config.for_layer('a')
     assert weight.thresholds == 'kmeans'
-    assert activation.signed_levels[0] == -8
+    assert activation.signed_levels == 'auto'
 
 
 def test_overrides_alone():

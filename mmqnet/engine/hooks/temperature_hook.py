@@ -10,12 +10,15 @@ from mmqnet.engine.progress import epochs_of, progress_of
 from mmqnet.engine.schedules import build_temperature
 from mmqnet.engine.unwrap import unwrap, with_averages
 from mmqnet.layers import QuantizedLayer, activation_quantizers, weight_quantizers
+from mmqnet.quantizers import HasTemperature, Quantizer, quantizers_of
 from mmqnet.registry import HOOKS
 
 
 @HOOKS.register_module()
 class TemperatureHook(Hook):
-    """Temperature as a function of the progress, so that a resumed run goes on where it was.
+    """Set temperatures as a function of the progress, so that a resumed run goes on where it was.
+
+    It serves the quantizers that have a temperature, see :class:`HasTemperature`.
 
     Args:
         weight (dict): Schedule of the weights' temperature: ``dict(slope=10, cap=100)`` by epoch,
@@ -47,7 +50,7 @@ class TemperatureHook(Hook):
         self._last: tuple[float, float] | None = None
 
     def before_run(self, runner: Runner) -> None:
-        """Refuses to have the model traced: temperature and mode would be constants of the trace.
+        """Refuse to have the model traced: temperature and mode would be constants of the trace.
 
         Raises:
             ValueError: If ``efficient_conv_bn_eval`` names a module with quantizers.
@@ -62,15 +65,27 @@ class TemperatureHook(Hook):
                 )
 
     def before_train(self, runner: Runner) -> None:
-        """Finds the quantizers, and sets their temperature before anything looks at it."""
+        """Find the quantizers, and set their temperature before anything reads it.
+
+        Raises:
+            ValueError: If no quantizer has a temperature.
+        """
         models = with_averages(runner)
-        self._weight_quantizers = [q for m in models for q in weight_quantizers(m).values()]
-        self._activation_quantizers = [q for m in models for q in activation_quantizers(m).values()]
+        self._quantizers = (
+            [q for m in models for q in _with_temperature(weight_quantizers(m))],
+            [q for m in models for q in _with_temperature(activation_quantizers(m))],
+        )
+        if not any(self._quantizers):
+            types = sorted({type(q).__name__ for q in quantizers_of(models[0]).values()})
+            raise ValueError(
+                f'TemperatureHook has nothing to set: no quantizer ({", ".join(types) or "none"}) '
+                'has a temperature; leave the hook out of `default_hooks`'
+            )
         self._last = None
         self._update(runner)
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
-        """Sets the temperatures of this iteration and logs them."""
+        """Set the temperatures of this iteration and logs them."""
         self._update(runner)
 
     def _update(self, runner: Runner) -> None:
@@ -81,8 +96,10 @@ class TemperatureHook(Hook):
         if current == self._last:
             return
         self._last = current
-        for quantizers, temperature in zip(
-            (self._weight_quantizers, self._activation_quantizers), current, strict=True
-        ):
+        for quantizers, temperature in zip(self._quantizers, current, strict=True):
             for quantizer in quantizers:
                 quantizer.set_temperature(temperature)
+
+
+def _with_temperature(quantizers: Mapping[str, Quantizer]) -> list[HasTemperature]:
+    return [q for q in quantizers.values() if isinstance(q, HasTemperature)]

@@ -2,5 +2,11 @@
 
 from mmqnet.engine.optimizers.bfloat16_optim_wrapper import BFloat16OptimWrapper
 from mmqnet.engine.optimizers.optim_wrapper_constructor import QuantOptimWrapperConstructor
+from mmqnet.engine.optimizers.scale_decay import check_optimizer_state, exempt_scales_from_decay
 
-__all__ = ['BFloat16OptimWrapper', 'QuantOptimWrapperConstructor']
+__all__ = [
+    'BFloat16OptimWrapper',
+    'QuantOptimWrapperConstructor',
+    'check_optimizer_state',
+    'exempt_scales_from_decay',
+]

@@ -6,6 +6,7 @@ from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapper
 from torch import nn
 
 from mmqnet.checks import check_keys, check_number
+from mmqnet.engine.optimizers.scale_decay import HAS_SCALE_DECAY
 from mmqnet.engine.unwrap import unwrap
 from mmqnet.layers import parameter_roles
 from mmqnet.registry import OPTIM_WRAPPER_CONSTRUCTORS
@@ -35,6 +36,7 @@ class QuantOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     - ``scale``: what quantizers learn (alpha, beta, thresholds); no weight decay by default;
     - ``other``: everything else.
 
+    None in place of a dict means no settings, so a config can drop those that it inherits.
     MMEngine's own keys (``norm_decay_mult``, ``custom_keys``, ...) still work; where both apply to
     a parameter, the role's setting wins. Parameters with equal settings share a group.
 
@@ -67,10 +69,9 @@ class QuantOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         settings = {} if paramwise_cfg is None else paramwise_cfg
         check_keys(settings, self.known_keys, 'paramwise_cfg')
         settings = dict(settings)
-        self._settings = {role: settings.pop(role, {}) for role in _ROLES}
-        for role, setting in self._settings.items():
-            _check_setting(setting, f'paramwise_cfg.{role}')
-        self._settings['scale'] = {'weight_decay': 0.0, **self._settings['scale']}
+        self._settings = {role: _check_setting(settings.pop(role, None), role) for role in _ROLES}
+        self._has_scale_decay = 'weight_decay' in self._settings['scale']
+        self._settings['scale'].setdefault('weight_decay', 0.0)
         # an empty dict would make MMEngine put all parameters into one group
         super().__init__(optim_wrapper_cfg, settings or {'custom_keys': {}})
 
@@ -79,7 +80,9 @@ class QuantOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         inner = unwrap(model)
         roles = parameter_roles(inner)
         self._roles = {id(parameter): roles[n] for n, parameter in inner.named_parameters()}
-        return super().__call__(model)
+        wrapper = super().__call__(model)
+        setattr(wrapper, HAS_SCALE_DECAY, self._has_scale_decay)
+        return wrapper
 
     def add_params(
         self,
@@ -116,9 +119,13 @@ def _merge(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return list(merged.values())
 
 
-def _check_setting(setting: Any, key: str) -> None:
+def _check_setting(setting: Any, role: str) -> dict[str, float]:
+    """Return the settings of a role, for None an empty dict, which a default may complete."""
+    key = f'paramwise_cfg.{role}'
+    setting = {} if setting is None else setting
     check_keys(setting, _SETTINGS, key)
     for name, value in setting.items():
         check_number(value, f'{key}.{name}', zero=True)
     if 'lr' in setting and 'lr_mult' in setting:
         raise ValueError(f'`{key}` should name `lr` or `lr_mult`, but got both: {dict(setting)}')
+    return dict(setting)

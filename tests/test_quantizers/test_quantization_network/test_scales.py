@@ -6,10 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from toy_models import calibrated, weight_config
 
-from mmqnet.calibration import fit_scales, initial_beta, initial_thresholds
 from mmqnet.layers import QuantConv2d
 from mmqnet.ops import hard_quantize
 from mmqnet.quantizers import resolve_levels
+from mmqnet.quantizers.quantization_network.scales import fit_scales, initial_beta
+from mmqnet.quantizers.quantization_network.thresholds import initial_thresholds
 
 SETS = ['binary', 'ternary', 'pm2', 'pm4', 'int5', 'int8', 'uint1', 'uint2', 'uint8']
 
@@ -22,7 +23,13 @@ def test_beta_is_five_quarters_of_p_over_q(name):
 
 
 def test_beta_of_nothing_but_zeros_is_that_of_one():
-    assert initial_beta((-1.0, 1.0), torch.tensor([0.0, 1.0])).tolist() == [1.25, 1.25]
+    assert initial_beta((-1.0, 1.0), torch.tensor([0.0, 0.0])).tolist() == [1.25, 1.25]
+
+
+@pytest.mark.parametrize('tiny', [0.0, 1e-45, 1e-40, 1e-30])
+def test_a_row_that_is_nearly_zero_counts_as_a_millionth_of_the_largest(tiny):
+    beta = initial_beta((-1.0, 1.0), torch.tensor([tiny, 2.0]))
+    torch.testing.assert_close(beta, torch.tensor([1.25 / 2e-6, 1.25 / 2]))
 
 
 def heavy_tailed(name, seed, count=3000):

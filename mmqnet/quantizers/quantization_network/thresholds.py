@@ -11,10 +11,11 @@ from mmqnet.ops import kmeans_1d
 def initial_thresholds(
     scaled: Tensor, levels: Sequence[float], method: str | Sequence[float], zero: float | None
 ) -> Tensor:
-    """Thresholds in the scaled domain.
+    """Return thresholds in the scaled domain.
 
     Args:
-        scaled: Values of ``beta * x``, (N,).
+        scaled: Values of ``beta * x``, (N,). If all are the same, there are no clusters, and
+            ``'kmeans'`` becomes ``'uniform'``.
         levels: The n + 1 levels Y.
         method: ``'kmeans'``: halfway between the centres of n + 1 clusters, with the paper's
             special cases for (-1, 1) and (-1, 0, 1); ``'uniform'``: halfway between neighbouring
@@ -27,7 +28,7 @@ def initial_thresholds(
     """
     if not isinstance(method, str):
         return scaled.new_tensor(tuple(method))
-    if method == 'uniform':
+    if method == 'uniform' or scaled.min() == scaled.max():
         middles = [(low + high) / 2 for low, high in pairwise(levels)]
         return scaled.new_tensor(middles)
     if zero is not None and tuple(levels) == (-1.0, 1.0):
@@ -42,7 +43,7 @@ def initial_thresholds(
 
 
 def _open_zero(thresholds: Tensor, index: int, zero: float) -> None:
-    """Sets the thresholds round level ``index`` to ±zero, moving others only to keep the order."""
+    """Set the thresholds round level ``index`` to ±zero, moving others only to keep the order."""
     thresholds[:index].clamp_(max=-zero)
     thresholds[index - 1] = -zero
     thresholds[index:].clamp_(min=zero)

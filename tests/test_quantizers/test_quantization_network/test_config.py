@@ -5,15 +5,15 @@ import dataclasses
 import pytest
 from mmengine.config import ConfigDict
 
-from mmqnet.quantizers import ActivationQuantizerConfig, WeightQuantizerConfig
+from mmqnet.quantizers import QuantizationNetworkConfig, quantizer_config
 
 
 def weights(**config):
-    return WeightQuantizerConfig.from_dict(config, 'quantization.weight')
+    return quantizer_config(config, 'weight', 'quantization.weight')
 
 
 def activations(**config):
-    return ActivationQuantizerConfig.from_dict(config, 'quantization.activation')
+    return quantizer_config(config, 'activation', 'quantization.activation')
 
 
 def test_defaults_are_those_of_the_paper():
@@ -21,15 +21,15 @@ def test_defaults_are_those_of_the_paper():
     assert config.levels == (-1.0, 0.0, 1.0)
     assert config.thresholds == 'kmeans'
     assert config.granularity == 'layer'
-    assert config.zero_threshold == 0.05
+    assert config.paper_zero == 0.05
     assert not config.learn_thresholds
     assert config.backward_temperature is None
-    assert activations(levels='uint8').zero_threshold is None
+    assert activations(levels='uint8').paper_zero is None
 
 
 @pytest.mark.parametrize('thresholds', ['kmeans', 'uniform'])
 def test_zero_threshold_that_is_none_goes_with_everything(thresholds):
-    for levels in ('binary', 'ternary', 'uint2'):
+    for levels in ('binary', 'ternary', 'pm2'):
         config = weights(levels=levels, thresholds=thresholds, zero_threshold=None)
         assert config.zero_threshold is None
 
@@ -63,6 +63,36 @@ def test_config_is_frozen_and_takes_the_dict_of_mmengine():
         ),
         (dict(levels='binary', thresholds=[float('nan')]), ValueError, 'finite'),
         (dict(levels='binary', thresholds=[1e39]), ValueError, 'finite'),
+        (
+            dict(levels='ternary', thresholds=[-0.5, 3]),
+            ValueError,
+            r'weight\.thresholds` should lie within the levels -1\.\.1, .*but got \[-0\.5, 3\.0\]',
+        ),
+        (
+            dict(levels='uint2'),
+            ValueError,
+            r'weight\.levels` should have levels below and above 0, .*\[0\.0, 1\.0, 2\.0, 3\.0\]',
+        ),
+        (
+            dict(levels=[-1, 1, 1 + 1e-7 * 3]),
+            ValueError,
+            r'weight\.levels` should hold levels that still differ in float32 after scaling',
+        ),
+        (
+            dict(levels='ternary', zero_threshold=1),
+            ValueError,
+            r'zero_threshold` should be below the outermost level 1, but got 1',
+        ),
+        (
+            dict(levels='ternary', surrogate_temperature=1e31),
+            ValueError,
+            r'surrogate_temperature` should be at most 1e\+30 .*slopes overflow',
+        ),
+        (
+            dict(type='Quantization', levels='ternary'),
+            ValueError,
+            r"`quantization\.weight\.type` should be a quantizer \(.*got 'Quantization'\. Did you",
+        ),
         (dict(levels='binary', thresholds=0), TypeError, r'\.thresholds`.*but got 0'),
         (dict(levels='binary', thresholds=['0']), TypeError, 'list of numbers'),
         (dict(levels='pm4', learn_thresholds=1), TypeError, 'True or False, but got 1'),
@@ -113,28 +143,43 @@ def test_wrong_weight_configs(config, error, message):
 
 def test_a_config_must_be_a_dict():
     with pytest.raises(TypeError, match=r"`quantization\.weight` should be a dict, but got 'pm4'"):
-        WeightQuantizerConfig.from_dict('pm4', 'quantization.weight')
+        quantizer_config('pm4', 'weight', 'quantization.weight')
 
 
 def test_thresholds_may_coincide():
     assert weights(levels='ternary', thresholds=[0, 0]).thresholds == (0.0, 0.0)
 
 
-def test_signed_inputs_get_the_zero_centred_set_by_default():
-    config = activations(levels='uint2')
-    assert config.levels_for(signed=False) == (0.0, 1.0, 2.0, 3.0)
-    assert config.levels_for(signed=True) == (-2.0, -1.0, 0.0, 1.0)
+@pytest.mark.parametrize('thresholds', ['uniform', [0, 1, 2], 'kmeans'])
+def test_signed_inputs_get_a_set_that_suits_the_thresholds(thresholds):
+    config = activations(levels='uint2', thresholds=thresholds)
+    assert config.level_sets(signed=False) == [(0.0, 1.0, 2.0, 3.0)]
+    integers, *others = config.level_sets(signed=True)
+    assert integers == (-2.0, -1.0, 0.0, 1.0)
+    assert others == ([(-1.5, -0.5, 0.5, 1.5)] if thresholds == 'kmeans' else [])
+
+
+def test_configs_are_checked_where_they_are_made():
+    config = QuantizationNetworkConfig('ternary', thresholds='uniform')
+    assert config.levels == (-1.0, 0.0, 1.0)
+    assert config == weights(levels='ternary', thresholds='uniform')  # wherever it comes from
+    with pytest.raises(ValueError, match="`thresholds` should be 'kmeans', 'uniform'"):
+        QuantizationNetworkConfig('ternary', thresholds='mean')
+    with pytest.raises(ValueError, match='`signed_levels` is a key of quantizers of activations'):
+        QuantizationNetworkConfig('ternary', signed_levels=None)
+    with pytest.raises(ValueError, match="`role` should be 'weight' or 'activation'"):
+        QuantizationNetworkConfig('ternary', role='bias')
 
 
 def test_signed_inputs_may_stay_in_float_or_get_a_set_of_their_own():
-    assert activations(levels='uint2', signed_levels=None).levels_for(signed=True) is None
+    assert activations(levels='uint2', signed_levels=None).level_sets(signed=True) == []
     chosen = activations(levels='uint2', signed_levels=[-3, -1, 1, 3])
-    assert chosen.levels_for(signed=True) == (-3.0, -1.0, 1.0, 3.0)
+    assert chosen.level_sets(signed=True) == [(-3.0, -1.0, 1.0, 3.0)]
 
 
 def test_signed_levels_serve_both_kinds_of_input():
     config = activations(levels='pm2')
-    assert config.levels_for(signed=True) == config.levels_for(signed=False) == config.levels
+    assert config.level_sets(signed=True) == config.level_sets(signed=False) == [config.levels]
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from toy_models import calibrated, weight_config
 
-from mmqnet.calibration import initial_thresholds
 from mmqnet.layers import QuantConv2d
 from mmqnet.ops import kmeans_1d
 from mmqnet.quantizers import resolve_levels
+from mmqnet.quantizers.quantization_network.thresholds import initial_thresholds
 
 SETS = ['binary', 'ternary', 'pm2', 'pm4', 'int5', 'int8', 'uint1', 'uint2', 'uint8']
 

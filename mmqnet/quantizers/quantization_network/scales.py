@@ -6,30 +6,42 @@ import torch
 from torch import Tensor
 
 _HEADROOM = 5 / 4  # beta = 5p / 4q: the largest |x| lands a quarter beyond the outermost level
+# A row whose largest |x| is below this share of that of all rows counts as if it had this one: its
+# own would give scales that overflow, and gradients that are not finite.
+_LEAST_SHARE = 1e-6
+_LEAST = 1e-20  # below it a tensor counts as zeros
 # Input scales that are tried, as multiples of p / q. At the upper end the outermost level stands at
 # 1/64 of the largest |x|: 2-bit activations with a long tail ask for such.
 _TRIED = torch.logspace(-1, 6, 256, base=2, dtype=torch.float64)
 
 
 def initial_beta(levels: Sequence[float], max_abs: Tensor) -> Tensor:
-    """Input scale ``beta = 5p / (4q)`` with p the largest |level| and q the largest |x|.
+    """Return the input scale ``beta = 5p / (4q)``, p the largest |level| and q the largest |x|.
 
     Args:
         levels: The levels Y.
-        max_abs: q, one value or one for each channel; values of 0 count as 1.
+        max_abs: (C,), q of each row, not negative. A row that is nearly zero counts as a millionth
+            of the largest one, zeros alone as 1.
 
     Returns:
-        Tensor: beta, of the shape of ``max_abs``.
+        Tensor: (C,), beta, finite.
     """
     # tensor by tensor: torch divides a number by a tensor with one rounding more
     numerator = max_abs.new_tensor(_HEADROOM * _largest(levels))
-    return numerator / torch.where(max_abs > 0, max_abs, torch.ones_like(max_abs))
+    return numerator / _usable(max_abs)
+
+
+def _usable(max_abs: Tensor) -> Tensor:
+    largest = max_abs.max()
+    if largest < _LEAST:
+        return torch.ones_like(max_abs)
+    return max_abs.clamp(min=float(_LEAST_SHARE * largest))
 
 
 def fit_scales(
     values: Tensor, levels: Sequence[float], thresholds: Tensor, beta: Tensor, search_beta: bool
 ) -> tuple[Tensor, Tensor]:
-    """Scales that lose least: ``sum (x - alpha * Y)^2`` over the values of each channel.
+    """Return scales of the least error ``sum (x - alpha * Y)^2`` over the values of each row.
 
     With thresholds halfway between the levels, and beta searched too, the result is the
     nearest-level quantizer of the least squared error, within a step of 2% of beta.
@@ -48,10 +60,11 @@ def fit_scales(
     """
     exact = values.new_tensor(tuple(levels)).double()
     fitted_alpha, fitted_beta = 1 / beta, beta.clone()
+    max_abs = _usable(values.abs().amax(1))
     for i, row in enumerate(values):
         tried = beta[i : i + 1].double()
         if search_beta and row.any():
-            tried = _TRIED.to(values.device) * _largest(levels) / row.abs().max()
+            tried = _TRIED.to(values.device) * _largest(levels) / max_abs[i]
         alpha, gain = _fit_alpha(row, exact, thresholds.double() / tried[:, None])
         # A threshold at 0 does as well at any beta: that at which x and the levels agree is taken.
         ties = gain >= gain.max() * (1 - 1e-6)
@@ -62,7 +75,7 @@ def fit_scales(
 
 
 def _fit_alpha(values: Tensor, levels: Tensor, edges: Tensor) -> tuple[Tensor, Tensor]:
-    """For each row of ``edges`` (K, n), where the codes change, the best alpha and its gain.
+    """Return the best alpha and its gain for each row of ``edges`` (K, n), where codes change.
 
     By prefix sums over the sorted values (N,). The gain is what the fit takes off the squared error
     of 0; both are 0 where no positive scale takes anything off.
