@@ -1,11 +1,11 @@
-"""Installation of mmqnet.
+"""Install mmqnet.
 
 Beyond the usual, it does two things:
 
 - `configs/`, `tools/` and `model-index.yml` are put under `mmqnet/.mim`, copied into wheels and
-  linked in editable installs, where `mim` and `mmengine`'s `_base_ = 'mmqnet::...'` look for them.
+  linked in editable installs, where `mim` and `mmengine`'s `_base_ = 'mmqnet::...'` read them.
 - The C++ kernel `mmqnet.ops._C` is compiled if torch and a compiler are there. If not, installation
-  goes on with one line that says so, and the plain PyTorch kernel is used.
+  continues after printing the reason, and the plain PyTorch kernel is used.
 """
 
 import os
@@ -73,7 +73,7 @@ def kernel_extension() -> list[Extension]:
         extra_compile_args=[*COMPILE_FLAGS, *OPENMP_FLAGS],
         extra_link_args=OPENMP_FLAGS,
     )
-    # Else setuptools would fail where it copies the result into the source tree.
+    # Otherwise setuptools would fail when it copies the result into the source tree.
     extension.optional = True
     return [extension]
 

@@ -1,7 +1,7 @@
-"""The demo: from nothing to a float and a 3-bit detector of handwritten digits, side by side.
+"""The demo: train a float and a 3-bit detector of handwritten digits and compare them.
 
-Runs, one after another, the commands that a user would type, and collects what they say. What is
-finished is reused by the next run; a training that was interrupted goes on where it stopped.
+Runs, one after another, the commands that a user would type, and collects their results. What is
+finished is reused by the next run; a training that was interrupted is resumed.
 """
 
 import argparse
@@ -33,11 +33,11 @@ TARGETS = {
     'w1-a2u': 0.80,
 }
 LOG = OUT_DIR / 'log.txt'
-# Said before each step; measured on two cores.
+# Printed before each step; measured on two cores.
 MINUTES = dict(data=0.5, test=0.4, pictures=0.3)
 EPOCH_MINUTES = dict(float=1.2, quantized=1.8)
 SHOWN = ('Epoch(train)', 'Epoch(val)', 'Epoch(test)')
-# Settings that say how a training was started and not what it does.
+# Settings of how a training was started; they do not change its result.
 START_KEYS = ('load_from', 'resume', 'work_dir', 'launcher')
 
 
@@ -255,7 +255,7 @@ def main() -> None:
     except (DemoError, OSError) as error:
         sys.exit(f'run_demo.py: error: {error}')
     except KeyboardInterrupt:
-        sys.exit('run_demo.py: interrupted; the next run goes on from here')
+        sys.exit('run_demo.py: interrupted; the next run continues from here')
 
 
 if __name__ == '__main__':

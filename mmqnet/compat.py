@@ -142,7 +142,7 @@ def repair_checkpoint_loading() -> None:
 def _allow_checkpoint_classes(module: ModuleType) -> None:
     import torch
 
-    # An MMEngine that knows of `weights_only`, as OneDL's does, looks after itself.
+    # An MMEngine with the argument `weights_only`, as OneDL's, needs no repair.
     if 'weights_only' in inspect.getsource(module):
         return
     if hasattr(torch.serialization, 'add_safe_globals'):  # torch >= 2.4

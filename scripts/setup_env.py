@@ -1,10 +1,10 @@
-"""Makes a virtual environment in which mmqnet is developed, tested and run.
+"""Create a virtual environment in which mmqnet is developed, tested and run.
 
     python scripts/setup_env.py --stack onedl --venv .venv
 
 Each step leaves a stamp when it is complete, so a second run reuses what is there and a run that
-was interrupted goes on where it stopped. The full output of all steps is in `.venv.log` beside the
-environment; the screen shows what is being done, how long it should take and how long it took.
+was interrupted continues where it stopped. The full output of all steps is in `.venv.log` beside
+the environment; the screen shows what is being done, how long it should take and how long it took.
 
 Only the standard library is used: nothing is installed yet.
 """
@@ -195,9 +195,9 @@ class Steps:
             elapsed = time.monotonic() - start
             if elapsed >= following:
                 following += pause
-                print(f'      {elapsed:.0f} s {self._progress(begin)}', flush=True)
+                print(f'      {elapsed:.0f} s {self._compiled(begin)}', flush=True)
 
-    def _progress(self, begin: int) -> str:
+    def _compiled(self, begin: int) -> str:
         with self.log.open('rb') as log:
             log.seek(begin)
             text = log.read().decode(errors='replace')
@@ -272,9 +272,9 @@ class Environment:
         """Install the stack, torchvision and what tests, demo and export need."""
         arguments = [part for path in (self.stack_file, *self.files) for part in ('-r', str(path))]
         self.pip('--no-build-isolation', *arguments, f'torch=={self.torch}')
-        # Its own requirement of torch may bring another build of it.
+        # Its own requirement of torch may install another build of it.
         self.pip('--no-deps', f'torchvision=={self.torchvision}')
-        # imaug wants both distributions of OpenCV, and they write into the same folder: the last
+        # imaug requires both distributions of OpenCV, and they write into the same folder: the last
         # one wins. The headless one also works where there is no libGL.
         headless = re.search(r'^opencv-python-headless==\S+', self.stack_file.read_text(), re.M)
         self.pip('--no-deps', '--force-reinstall', headless.group())
@@ -372,7 +372,7 @@ def main() -> int:
         print(f'set-up stopped: {error}', file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print('\nset-up interrupted; the same command goes on from here', file=sys.stderr)
+        print('\nset-up interrupted; the same command continues from here', file=sys.stderr)
         return 130
     print(f'environment ready after {time.monotonic() - start:.0f} s', flush=True)
     return 0

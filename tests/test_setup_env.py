@@ -49,7 +49,7 @@ def test_interrupted_step_leaves_no_stamp(steps):
 
 def test_progress_of_a_compilation(steps):
     steps.log.write_text('Collecting a\n  [3/77] c++ -c a.cpp\n  [4/77] c++ -c b.cpp\nwarning\n')
-    assert steps._progress(0) == 'compiled 4 of 77 files'
+    assert steps._compiled(0) == 'compiled 4 of 77 files'
 
 
 def test_digest_changes_with_contents(setup_env, tmp_path):

@@ -96,7 +96,7 @@ def add_detections(parser: Parser) -> None:
 def load_model(args: argparse.Namespace, config: Config) -> nn.Module:
     """Return the model with its weights, calibrated."""
     model = build_model(config)
-    if args.command != 'overview':  # a wrong name is told before the long work
+    if args.command != 'overview':  # report a wrong name before the long work
         vis.check_layer(model, args.layer, 'input' if args.data else 'weight')
     load_weights(model, args.checkpoint)
     if args.calibrate:

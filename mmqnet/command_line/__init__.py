@@ -1,4 +1,4 @@
-"""What the tools share: arguments, configs, checkpoints and runners."""
+"""Command line of the tools: arguments, configs, checkpoints and runners."""
 
 from mmqnet.command_line.arguments import add_arguments, positive_integer
 from mmqnet.command_line.checkpoints import check_checkpoint, resume

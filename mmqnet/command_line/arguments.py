@@ -6,7 +6,14 @@ from mmengine.config import DictAction
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments that MMDetection's train and test tools have in common."""
+    """Add the arguments that MMDetection's train and test tools have in common.
+
+    Example:
+        >>> parser = argparse.ArgumentParser()
+        >>> add_arguments(parser)
+        >>> parser.parse_args(['--cfg-options', 'optim_wrapper.optimizer.lr=0.1']).cfg_options
+        {'optim_wrapper.optimizer.lr': 0.1}
+    """
     parser.add_argument('--work-dir', help='folder of logs, checkpoints and results')
     parser.add_argument(
         '--cfg-options',
@@ -29,6 +36,10 @@ def positive_integer(text: str) -> int:
 
     Raises:
         argparse.ArgumentTypeError: If the text is no such number.
+
+    Example:
+        >>> positive_integer('8')
+        8
     """
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f'should be a positive integer, but got {text!r}')

@@ -17,6 +17,12 @@ def check_checkpoint(checkpoint: str) -> None:
 
     Raises:
         FileNotFoundError: If it is a local path that does not exist.
+
+    Example:
+        >>> check_checkpoint('nowhere.pth')
+        Traceback (most recent call last):
+            ...
+        FileNotFoundError: the checkpoint 'nowhere.pth' does not exist
     """
     if '://' not in checkpoint and not Path(checkpoint).exists():
         raise FileNotFoundError(f'the checkpoint {checkpoint!r} does not exist')
@@ -34,6 +40,16 @@ def resume(config: Config, checkpoint: str) -> None:
     Raises:
         FileNotFoundError: If the checkpoint does not exist.
         ValueError: If it is truncated.
+
+    Example:
+        >>> import tempfile
+        >>> from mmengine.runner import save_checkpoint
+        >>> path = f'{tempfile.mkdtemp()}/epoch_1.pth'
+        >>> save_checkpoint(dict(state_dict={}, meta={}), path)
+        >>> config = Config(dict(work_dir='work_dirs/tiny'))
+        >>> resume(config, path)
+        >>> config.resume, config.load_from == path
+        (True, True)
     """
     if checkpoint == 'auto':
         latest = latest_checkpoint(config.work_dir)

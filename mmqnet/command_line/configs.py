@@ -26,6 +26,18 @@ def load_config(args: argparse.Namespace, loaders: tuple[str, ...]) -> Config:
 
     Raises:
         FileNotFoundError: If the config file or an annotation file does not exist.
+
+    Example:
+        >>> import tempfile
+        >>> from mmqnet.command_line import add_arguments
+        >>> path = Path(tempfile.mkdtemp(), 'tiny.py')
+        >>> _ = path.write_text('lr = 0.1')
+        >>> parser = argparse.ArgumentParser()
+        >>> _ = parser.add_argument('config')
+        >>> add_arguments(parser)
+        >>> config = load_config(parser.parse_args([str(path), '--cfg-options', 'lr=0.2']), ())
+        >>> config.lr, config.work_dir
+        (0.2, 'work_dirs/tiny')
     """
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     if not Path(args.config).is_file():
@@ -54,6 +66,12 @@ def use_mixed_precision(config: Config) -> None:
 
     Raises:
         ValueError: If there is no optimizer wrapper, or one of another type.
+
+    Example:
+        >>> config = Config(dict(optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1))))
+        >>> use_mixed_precision(config)
+        >>> config.optim_wrapper.type in ('mmqnet.BFloat16OptimWrapper', 'AmpOptimWrapper')
+        True
     """
     wrapper = config.get('optim_wrapper')
     if not wrapper:

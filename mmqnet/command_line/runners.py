@@ -14,6 +14,14 @@ def build_runner(config: Config) -> Runner:
 
     Raises:
         ValueError: If several processes without GPUs are to use NCCL or one GPU each.
+
+    Example:
+        >>> import tempfile
+        >>> config = Config(dict(
+        ...     model=dict(type='mmqnet.AlexNetBN', channels=[8] * 5, hidden_channels=8),
+        ...     work_dir=tempfile.mkdtemp(), launcher='none', log_level='ERROR'))
+        >>> type(build_runner(config).model).__name__
+        'AlexNetBN'
     """
     if config.launcher == 'pytorch' and get_device() == 'cpu':
         _join_processes(config)

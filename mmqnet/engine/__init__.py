@@ -1,1 +1,1 @@
-"""When things happen in a training: hooks, schedules, parameter groups."""
+"""What happens when in a training: hooks, schedules, parameter groups."""

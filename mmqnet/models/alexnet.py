@@ -25,6 +25,12 @@ class AlexNetBN(BaseModule):
 
     Raises:
         ValueError: If the channels are not five, or a width is not positive.
+
+    Example:
+        >>> import torch
+        >>> model = AlexNetBN(channels=[8] * 5, hidden_channels=16).eval()
+        >>> model(torch.rand(1, 3, 224, 224))[0].shape
+        torch.Size([1, 16])
     """
 
     def __init__(

@@ -52,7 +52,7 @@ def products_in(kind: type) -> frozenset[str]:
         kind: Class of the module.
 
     Returns:
-        frozenset[str]: Their names, for example ``{'matmul'}``; ``'@'`` stands for the operator.
+        frozenset[str]: Their names, for example ``{'matmul'}``; ``'@'`` is the operator.
     """
     found = set()
     for node in _forward_nodes(kind):

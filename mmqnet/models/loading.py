@@ -21,9 +21,17 @@ def build_model(config: Config) -> nn.Module:
 
     Raises:
         ValueError: If the config's model is in float.
+
+    Example:
+        >>> model = build_model(Config(dict(model=dict(
+        ...     type='mmqnet.QuantizedModel',
+        ...     architecture='mmqnet.AlexNetBN', channels=[8] * 5, hidden_channels=8,
+        ...     quantization=dict(weight=dict(levels='pm4'))))))
+        >>> len(quantizers_of(model)), model.training
+        (5, False)
     """
     init_default_scope(config.get('default_scope') or 'mmengine')
-    if config.get('data_preprocessor'):  # MMPretrain's stands outside of the model
+    if config.get('data_preprocessor'):  # MMPretrain's is outside of the model
         config.model.setdefault('data_preprocessor', config.data_preprocessor)
     model = MODELS.build(config.model)
     if not isinstance(getattr(model, 'quantization_report', None), QuantizationReport):
@@ -36,7 +44,19 @@ def build_model(config: Config) -> nn.Module:
 
 
 def is_complete(checkpoint: str | Path) -> bool:
-    """Return whether a checkpoint has its end: torch writes a zip file, whose table comes last."""
+    """Return whether a checkpoint has its end: torch writes a zip file, whose table comes last.
+
+    Example:
+        >>> import tempfile
+        >>> from mmengine.runner import save_checkpoint
+        >>> path = Path(tempfile.mkdtemp(), 'epoch_1.pth')
+        >>> save_checkpoint(dict(state_dict={}), str(path))
+        >>> is_complete(path)
+        True
+        >>> _ = path.write_bytes(path.read_bytes()[:-10])
+        >>> is_complete(path)
+        False
+    """
     return Path(checkpoint).is_dir() or zipfile.is_zipfile(checkpoint)  # DeepSpeed's are folders
 
 
@@ -49,6 +69,18 @@ def load_weights(model: nn.Module, path: str) -> None:
     Raises:
         FileNotFoundError: If the file does not exist.
         ValueError: If it is no checkpoint, or one of another model.
+
+    Example:
+        >>> import tempfile
+        >>> from mmengine.runner import save_checkpoint
+        >>> path = f'{tempfile.mkdtemp()}/float.pth'
+        >>> save_checkpoint(dict(state_dict=nn.Linear(4, 2).state_dict()), path)
+        >>> load_weights(nn.Linear(4, 2), path)
+        Loads checkpoint by local backend from path: ...
+        >>> load_weights(nn.Linear(4, 3), path)
+        Traceback (most recent call last):
+            ...
+        ValueError: `weight` should be of the shape (3, 4), but is (2, 4) in ...
     """
     if '://' not in path and not Path(path).is_file():
         raise FileNotFoundError(f'the checkpoint {path!r} does not exist')
@@ -71,6 +103,14 @@ def check_calibrated(model: nn.Module, path: str) -> None:
 
     Raises:
         ValueError: If a quantizer has not been calibrated.
+
+    Example:
+        >>> from mmqnet.layers import QuantLinear
+        >>> layer = QuantLinear(4, 2, weight_quantizer=dict(levels='pm4'))
+        >>> check_calibrated(nn.Sequential(layer), 'a.pth')
+        Traceback (most recent call last):
+            ...
+        ValueError: 'a.pth' does not hold `0.weight_quantizer` (1 quantizers are missing): ...
     """
     pending = [name for name, q in quantizers_of(model).items() if not q.is_calibrated]
     if pending:

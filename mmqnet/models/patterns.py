@@ -12,7 +12,13 @@ def matches(name: str, pattern: str) -> bool:
     Args:
         name: Dotted module name, for example ``backbone.layer1.0.conv1``.
         pattern: A name or a shell-style pattern; ``backbone`` and ``backbone.layer?`` match all
-            that lies below, ``*.conv1`` every module called conv1.
+            layers below, ``*.conv1`` every module called conv1.
+
+    Example:
+        >>> matches('backbone.layer1.0.conv1', 'backbone.layer?')
+        True
+        >>> matches('backbone.layer1.0.conv1', 'conv1')
+        False
     """
     parts = name.split('.')
     ancestors = ('.'.join(parts[: end + 1]) for end in range(len(parts)))
@@ -29,8 +35,8 @@ def check_patterns(patterns: Iterable[str], layers: Mapping[str, str], key: str)
 
     Args:
         patterns: The patterns of one config key.
-        layers: From the names of all layers to what stands against their quantization; an empty
-            text where nothing does.
+        layers: From the names of all layers to the reasons why they cannot be quantized; an
+            empty text where there is none.
         key: The config key, for the message.
 
     Raises:

@@ -20,7 +20,7 @@ def QuantizedModel(  # noqa: N802 -- one name in configs and code
 ) -> nn.Module:
     """Build the float model of a config and convert it in place.
 
-    What comes back is an instance of the architecture's own class, with all its checkpoint keys.
+    The result is an instance of the architecture's own class, with all its checkpoint keys.
 
     Args:
         architecture: ``type`` of the float model, for example ``'SingleStageDetector'``.
@@ -31,6 +31,14 @@ def QuantizedModel(  # noqa: N802 -- one name in configs and code
         TypeError: If a value of ``quantization`` has the wrong type.
         ValueError: If a key or value of ``quantization`` is wrong, a pattern matches no layer,
             no layer can be quantized, or a module would bypass a quantized one.
+
+    Example:
+        >>> model = MMENGINE_MODELS.build(dict(
+        ...     type='mmqnet.QuantizedModel',
+        ...     architecture='mmqnet.AlexNetBN', channels=[8] * 5, hidden_channels=8,
+        ...     quantization=dict(weight=dict(levels='pm4'), activation=dict(levels='uint8'))))
+        >>> type(model).__name__, len(model.quantization_report.quantized)
+        ('AlexNetBN', 5)
     """
     if not isinstance(architecture, str):
         raise TypeError(

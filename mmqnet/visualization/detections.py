@@ -10,7 +10,7 @@ from matplotlib.patches import Rectangle
 
 from mmqnet.visualization.style import INK, new_figure
 
-# Light enough to carry black letters, and told apart by colour-blind readers.
+# Light colours for black text, distinct for colour-blind readers.
 _COLORS = ('#E69F00', '#56B4E9', '#2BC49A', '#F0E442', '#FF8C52', '#E6A6CC', '#8FB8FF', '#D8D8D8')
 _COLUMN = 2.3  # inches
 
@@ -32,6 +32,18 @@ def draw_side_by_side(
 
     Raises:
         ValueError: If there is nothing to draw, or a model has not one result an image.
+
+    Example:
+        >>> import torch
+        >>> from types import SimpleNamespace
+        >>> instances = SimpleNamespace(
+        ...     bboxes=torch.tensor([[5.0, 5.0, 40.0, 30.0]]), scores=torch.tensor([0.9]),
+        ...     labels=torch.tensor([0]))
+        >>> results = [SimpleNamespace(pred_instances=instances)]
+        >>> image = np.zeros((48, 64, 3), np.uint8)
+        >>> figure = draw_side_by_side([image], {'float': results}, ['cat'])
+        >>> figure.axes[0].texts[0].get_text()
+        'cat 0.90'
     """
     if not len(images) or not predictions:
         raise ValueError('there is nothing to draw: give at least one image and one model')

@@ -49,6 +49,13 @@ def read_gap(path: str | Path, metric: str | None = None) -> GapCurve:
     Raises:
         FileNotFoundError: If the path does not exist or the folder has no log.
         ValueError: If the log is no log, or holds no gap of this metric.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp(), 'scalars.json')
+        >>> _ = path.write_text('{"gap/soft/top1": 60.0, "gap/hard/top1": 59.0, "step": 1}')
+        >>> read_gap(path).hard
+        (59.0,)
     """
     records: list[dict[str, Any]] = []
     for log in _find_logs(Path(path)):
@@ -83,7 +90,13 @@ def read_gap(path: str | Path, metric: str | None = None) -> GapCurve:
 
 
 def draw_gap(curve: GapCurve) -> Figure:
-    """Draw the metric with soft and hard functions, T on a second axis, the difference below."""
+    """Draw the metric with soft and hard functions, T on a second axis, the difference below.
+
+    Example:
+        >>> curve = GapCurve('top1', 'epoch', (1, 2), (60.0, 62.0), (50.0, 61.0), {})
+        >>> [axes.get_ylabel() for axes in draw_gap(curve).axes]
+        ['top1', 'soft minus hard']
+    """
     figure = new_figure(4.6)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(2.4, 1))
     steps = curve.steps

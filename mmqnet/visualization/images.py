@@ -19,6 +19,14 @@ def load_images(config: Config, key: str, count: int) -> Iterator[Any]:
 
     Raises:
         ValueError: If the config has no such data loader.
+
+    Example:
+        >>> loader = dict(
+        ...     dataset=[1.0, 2.0, 3.0], collate_fn=dict(type='default_collate'),
+        ...     sampler=dict(type='DefaultSampler', shuffle=False))
+        >>> config = Config(dict(val_dataloader=loader))
+        >>> [batch.tolist() for batch in load_images(config, 'val_dataloader', 2)]
+        [[1.0], [2.0]]
     """
     if not config.get(key):
         raise ValueError(f'the config has no `{key}`')

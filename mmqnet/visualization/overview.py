@@ -8,13 +8,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 from torch import Tensor, nn
 
+from mmqnet.visualization.function import code_shares, relative_error
 from mmqnet.visualization.sources import (
     LayerValues,
     input_names,
     weight_names,
     weight_values,
 )
-from mmqnet.visualization.staircase import code_shares, relative_error
 from mmqnet.visualization.style import BLUE, ORANGE, new_figure, set_title, tidy
 
 _MARKS: dict[str, dict[str, Any]] = {
@@ -35,6 +35,18 @@ def draw_overview(model: nn.Module, inputs: Mapping[str, LayerValues] | None = N
 
     Raises:
         ValueError: If the model has no quantizers, or one is not calibrated.
+
+    Example:
+        >>> import torch
+        >>> from mmqnet.calibration import calibrate
+        >>> from mmqnet.layers import QuantLinear
+        >>> weight, activation = dict(levels='pm4'), dict(levels='uint4')
+        >>> model = torch.nn.Sequential(QuantLinear(
+        ...     8, 4, weight_quantizer=weight, input_quantizer=activation))
+        >>> batches = [torch.rand(2, 8), torch.rand(2, 8)]
+        >>> _ = calibrate(model, batches, model)
+        >>> draw_overview(model).get_suptitle()
+        'Sequential: quantizers of 1 layers and blocks'
     """
     sources = [weight_values(model, name) for name in weight_names(model)]
     sources += (inputs or {}).values()

@@ -31,12 +31,34 @@ class LayerValues:
 
 
 def weight_names(model: nn.Module) -> list[str]:
-    """Return the names of the layers with quantized weights."""
+    """Return the names of the layers with quantized weights.
+
+    Example:
+        >>> import torch
+        >>> from mmqnet.calibration import calibrate
+        >>> from mmqnet.layers import QuantLinear
+        >>> weight, activation = dict(levels='pm4'), dict(levels='uint4')
+        >>> model = torch.nn.Sequential(QuantLinear(
+        ...     8, 4, weight_quantizer=weight, input_quantizer=activation))
+        >>> weight_names(model)
+        ['0']
+    """
     return _names(model, 'weight_quantizer')
 
 
 def input_names(model: nn.Module) -> list[str]:
-    """Return the names of the layers and residual blocks that quantize their input."""
+    """Return the names of the layers and residual blocks that quantize their input.
+
+    Example:
+        >>> import torch
+        >>> from mmqnet.calibration import calibrate
+        >>> from mmqnet.layers import QuantLinear
+        >>> weight, activation = dict(levels='pm4'), dict(levels='uint4')
+        >>> model = torch.nn.Sequential(QuantLinear(
+        ...     8, 4, weight_quantizer=weight, input_quantizer=activation))
+        >>> input_names(model)
+        ['0']
+    """
     return _names(model, 'input_quantizer')
 
 
@@ -52,6 +74,18 @@ def weight_values(model: nn.Module, layer: str) -> LayerValues:
 
     Raises:
         ValueError: If there is no such layer, its weights are in float, or it is not calibrated.
+
+    Example:
+        >>> import torch
+        >>> from mmqnet.calibration import calibrate
+        >>> from mmqnet.layers import QuantLinear
+        >>> weight, activation = dict(levels='pm4'), dict(levels='uint4')
+        >>> model = torch.nn.Sequential(QuantLinear(
+        ...     8, 4, weight_quantizer=weight, input_quantizer=activation))
+        >>> batches = [torch.rand(2, 8), torch.rand(2, 8)]
+        >>> _ = calibrate(model, batches, model)
+        >>> weight_values(model, '0').values.shape
+        torch.Size([4, 8])
     """
     check_layer(model, layer, 'weight')
     module = model.get_submodule(layer)
@@ -80,6 +114,18 @@ def collect_inputs(
     Raises:
         ValueError: If there is no such layer, its input is in float, it is not calibrated, or no
             batch reaches it.
+
+    Example:
+        >>> import torch
+        >>> from mmqnet.calibration import calibrate
+        >>> from mmqnet.layers import QuantLinear
+        >>> weight, activation = dict(levels='pm4'), dict(levels='uint4')
+        >>> model = torch.nn.Sequential(QuantLinear(
+        ...     8, 4, weight_quantizer=weight, input_quantizer=activation))
+        >>> batches = [torch.rand(2, 8), torch.rand(2, 8)]
+        >>> _ = calibrate(model, batches, model)
+        >>> collect_inputs(model, ['0'], batches, model)['0'].values.shape
+        torch.Size([32])
     """
     quantizers = {}
     for layer in layers:
@@ -120,6 +166,18 @@ def check_layer(model: nn.Module, layer: str, kind: str) -> None:
 
     Raises:
         ValueError: If the layer is unknown or in float.
+
+    Example:
+        >>> import torch
+        >>> from mmqnet.calibration import calibrate
+        >>> from mmqnet.layers import QuantLinear
+        >>> weight, activation = dict(levels='pm4'), dict(levels='uint4')
+        >>> model = torch.nn.Sequential(QuantLinear(
+        ...     8, 4, weight_quantizer=weight, input_quantizer=activation))
+        >>> check_layer(model, '1', 'weight')
+        Traceback (most recent call last):
+            ...
+        ValueError: the model has no layer '1'; layers with quantized weights are '0'
     """
     names = dict(weight=weight_names, input=input_names)[kind](model)
     if layer in names:

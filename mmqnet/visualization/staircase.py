@@ -1,7 +1,6 @@
 """The quantization function of a layer over the histogram of what it quantizes."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -11,53 +10,19 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from mmqnet.ops import soft_quantize
-from mmqnet.quantizers import HasTemperature, num_bits
+from mmqnet.quantizers import HasTemperature
+from mmqnet.visualization.function import (
+    DrawnFunction,
+    code_shares,
+    describe,
+    drawn_function,
+    relative_error,
+)
 from mmqnet.visualization.sources import LayerValues
 from mmqnet.visualization.style import BLUE, FAINT, FILL, INK, new_figure, set_title, tidy
 
 _FEW = 16  # up to so many levels each gets a line and a number of its own
 _BINS = 160
-_OUTSIDE = 0.0005  # share of the values that may lie outside of the picture, at each side
-
-
-@dataclass(frozen=True)
-class _Function:
-    """A quantization function with one alpha and beta, and the values on its input axis."""
-
-    values: Tensor
-    levels: Tensor
-    thresholds: Tensor
-    alpha: Tensor
-    beta: Tensor
-    channels: int = 1
-
-    @property
-    def scaled(self) -> bool:
-        """Whether the input axis is that of beta * x, since channels have scales of their own."""
-        return self.channels > 1
-
-    @property
-    def edges(self) -> Tensor:
-        """Where the steps are, (n,), on the input axis."""
-        return self.thresholds / self.beta
-
-    @property
-    def heights(self) -> Tensor:
-        """What the steps lead to, (n + 1,), on the output axis."""
-        return self.alpha * self.levels
-
-    @property
-    def limits(self) -> tuple[float, float]:
-        """The part of the input axis that is shown: all steps and nearly all values.
-
-        The range of the values is set by a few far ones, which would squeeze the steps.
-        """
-        values = self.values.flatten().sort().values
-        few = int(_OUTSIDE * len(values))
-        ends = torch.stack([values[few], values[-1 - few]])
-        low, high = (float(end) for end in torch.cat([ends, self.edges]).aminmax())
-        margin = 0.08 * (high - low) or 1.0
-        return low - margin, high + margin
 
 
 def draw_staircase(source: LayerValues, log: bool | None = None) -> Figure:
@@ -70,8 +35,19 @@ def draw_staircase(source: LayerValues, log: bool | None = None) -> Figure:
         source: Quantizer and values of a layer.
         log: Whether the histogram has a logarithmic scale. Default: for inputs, most of which
             are zeros.
+
+    Example:
+        >>> import torch
+        >>> from mmqnet.calibration import calibrate
+        >>> from mmqnet.layers import QuantLinear
+        >>> layer = QuantLinear(8, 4, weight_quantizer=dict(levels='pm4'))
+        >>> model = torch.nn.Sequential(layer)
+        >>> _ = calibrate(model, [torch.rand(2, 8)], model)
+        >>> from mmqnet.visualization import weight_values
+        >>> draw_staircase(weight_values(model, '0')).get_suptitle()
+        '0: 3-bit weights, 7 levels'
     """
-    function = _function(source)
+    function = drawn_function(source)
     figure, axes, shares = _axes(source, function, log)
     _draw_hard(axes, function, BLUE)
     _draw_shares(shares, source, function)
@@ -92,6 +68,18 @@ def draw_curves(
     Raises:
         ValueError: If there is no temperature, one is not positive, or the quantizer's function
             has none.
+
+    Example:
+        >>> import torch
+        >>> from mmqnet.calibration import calibrate
+        >>> from mmqnet.layers import QuantLinear
+        >>> layer = QuantLinear(8, 4, weight_quantizer=dict(levels='pm4'))
+        >>> model = torch.nn.Sequential(layer)
+        >>> _ = calibrate(model, [torch.rand(2, 8)], model)
+        >>> from mmqnet.visualization import weight_values
+        >>> figure = draw_curves(weight_values(model, '0'), temperatures=[2, 20])
+        >>> [line.get_label() for line in figure.axes[0].get_lines()][1:3]
+        ['soft, T = 2', 'soft, T = 20']
     """
     if not isinstance(source.quantizer, HasTemperature):
         raise ValueError(
@@ -99,7 +87,7 @@ def draw_curves(
         )
     if not temperatures or not all(0 < t < float('inf') for t in temperatures):
         raise ValueError(f'`temperatures` should be positive numbers, but got {temperatures!r}')
-    function = _function(source)
+    function = drawn_function(source)
     figure, axes, shares = _axes(source, function, log)
     shades = colormaps['viridis_r'](np.linspace(0.12, 0.8, len(temperatures)))
     for temperature, color in zip(sorted(temperatures), shades, strict=True):
@@ -114,41 +102,7 @@ def draw_curves(
     return figure
 
 
-def describe(source: LayerValues) -> str:
-    """Return a short description, for example ``'3-bit weights, 7 levels'``."""
-    levels = source.quantizer.levels.tolist()
-    active = '' if source.quantizer.is_active else ' (switched off: the values stay in float)'
-    return f'{num_bits(levels)}-bit {source.kind}s, {len(levels)} levels{active}'
-
-
-@torch.no_grad()
-def relative_error(source: LayerValues) -> float:
-    """RMS of what the hard function changes, as a share of the RMS of the values."""
-    x = source.values
-    error = source.quantizer.staircase(x).quantize(x) - x
-    return float(error.norm() / x.norm().clamp_min(1e-30))
-
-
-def code_shares(source: LayerValues) -> Tensor:
-    """Return the share of the values on each level, (n + 1,)."""
-    codes = source.quantizer.codes(source.values).flatten().long()
-    return codes.bincount(minlength=len(source.quantizer.levels)) / max(1, codes.numel())
-
-
-@torch.no_grad()
-def _function(source: LayerValues) -> _Function:
-    staircase = source.quantizer.staircase(source.values)
-    levels, thresholds, alpha, beta = (tensor.detach().float().cpu() for tensor in staircase)
-    function = _Function(source.values.cpu(), levels, thresholds, alpha, beta)
-    if beta.numel() == 1:
-        return replace(function, alpha=alpha.reshape(()), beta=beta.reshape(()))
-    one = torch.ones(())
-    return replace(
-        function, values=beta * function.values, alpha=one, beta=one, channels=beta.numel()
-    )
-
-
-def _grid(function: _Function, temperature: float) -> Tensor:
+def _grid(function: DrawnFunction, temperature: float) -> Tensor:
     """Return points on the input axis, dense around the steps."""
     around = torch.linspace(-8, 8, 33) / (temperature * function.beta)
     steps = (function.edges[:, None] + around).flatten()
@@ -157,7 +111,9 @@ def _grid(function: _Function, temperature: float) -> Tensor:
     return x[(x >= low) & (x <= high)].sort().values
 
 
-def _axes(source: LayerValues, function: _Function, log: bool | None) -> tuple[Figure, Axes, Axes]:
+def _axes(
+    source: LayerValues, function: DrawnFunction, log: bool | None
+) -> tuple[Figure, Axes, Axes]:
     figure = new_figure(4.2)
     axes, shares = figure.subplots(1, 2, sharey=True, width_ratios=(5, 1))
     log = source.kind == 'input' if log is None else log
@@ -182,7 +138,7 @@ def _axes(source: LayerValues, function: _Function, log: bool | None) -> tuple[F
     return figure, axes, shares
 
 
-def _draw_histogram(axes: Axes, function: _Function, what: str, log: bool) -> None:
+def _draw_histogram(axes: Axes, function: DrawnFunction, what: str, log: bool) -> None:
     values = function.values.flatten().numpy()
     counts, edges = np.histogram(values, bins=_BINS, range=function.limits)
     behind = axes.twinx()
@@ -199,7 +155,7 @@ def _draw_histogram(axes: Axes, function: _Function, what: str, log: bool) -> No
     axes.fill_between([], [], [], color=FILL, label=label)  # the twin has no legend of its own
 
 
-def _draw_hard(axes: Axes, function: _Function, color: str) -> None:
+def _draw_hard(axes: Axes, function: DrawnFunction, color: str) -> None:
     low, high = function.limits
     x = np.concatenate([[low], function.edges.numpy(), [high]])
     y = function.heights.numpy()
@@ -218,7 +174,7 @@ def _draw_hard(axes: Axes, function: _Function, color: str) -> None:
     )
 
 
-def _draw_shares(axes: Axes, source: LayerValues, function: _Function) -> None:
+def _draw_shares(axes: Axes, source: LayerValues, function: DrawnFunction) -> None:
     shares = 100 * code_shares(source).cpu().numpy()
     y = function.heights.numpy()
     few = len(y) <= _FEW
@@ -240,7 +196,7 @@ def _draw_shares(axes: Axes, source: LayerValues, function: _Function) -> None:
     axes.tick_params(left=False, labelleft=False)
 
 
-def _legend(axes: Axes, function: _Function) -> None:
+def _legend(axes: Axes, function: DrawnFunction) -> None:
     """Place the legend where an increasing function and a peak at zero leave space."""
     place = 'upper left' if function.levels[0] < 0 else 'lower right'
     axes.legend(loc=place, fontsize=9, handlelength=1.6, edgecolor='none', framealpha=0.85)

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from mmqnet import atomic
 
-# Okabe and Ito's colours, which colour-blind readers tell apart.
+# Okabe and Ito's palette for colour-blind readers.
 BLUE, ORANGE, RED = '#0072B2', '#E69F00', '#D55E00'
 INK, FAINT, FILL = '#222222', '#8A9099', '#D3D9E0'
 WIDTH = 8.3  # inches: as wide as a README shows a picture, at 100 dots an inch
@@ -53,6 +53,10 @@ def check_picture_path(path: str | Path) -> Path:
 
     Raises:
         ValueError: If the suffix is no format that matplotlib writes, or the path is a folder.
+
+    Example:
+        >>> check_picture_path('gap.png').name
+        'gap.png'
     """
     path = Path(path)
     known = FigureCanvasAgg.get_supported_filetypes()
@@ -71,10 +75,17 @@ def save_figure(figure: Figure, path: str | Path) -> None:
 
     Args:
         figure: What to draw.
-        path: The file; its suffix says the format.
+        path: The file; its suffix is the format.
 
     Raises:
         ValueError: As :func:`check_picture_path`.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp(), 'pictures', 'empty.svg')
+        >>> save_figure(new_figure(height=2), path)
+        >>> path.exists()
+        True
     """
     path = check_picture_path(path)
     with atomic.replacing(path) as part:

@@ -1,7 +1,7 @@
 """Saves checkpoints in a process that is killed before its n-th file operation, for every n.
 
 Run as a script: crash_points.py CONFIG WORK_DIR. It trains, and then, again and again from the same
-files, forks a process that goes on to the next checkpoint and the next best one.
+files, forks a process that saves the next checkpoint and the next best one.
 """
 
 import io

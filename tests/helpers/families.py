@@ -489,7 +489,7 @@ FAMILIES = (*DETECTORS, *CLASSIFIERS)
 def build(family: Family) -> nn.Module:
     """Build the quantized model of a family; the result is cached."""
     config = get_config(family.config)
-    if 'data_preprocessor' in config:  # the runner hands it to the model
+    if 'data_preprocessor' in config:  # the runner passes it to the model
         config.model.setdefault('data_preprocessor', config.data_preprocessor)
     config.merge_from_dict({f'model.{key}': value for key, value in family.small.items()})
     _forget_pretrained(config.model)

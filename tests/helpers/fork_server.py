@@ -37,7 +37,7 @@ class ForkServer:
     """Run one script after another, each in its own process and session.
 
     Args:
-        root: Where the scripts run, and the first place where Python looks for modules.
+        root: Working directory of the scripts, and the first entry of the module search path.
         folder: For what they print.
     """
 

@@ -15,7 +15,7 @@ from synthetic_data import write_coco, write_imagenet, write_voc
 from mmqnet.command_line import load_config
 
 ITERATIONS = 3  # one for each phase
-_BATCH = {'mmdet': 1, 'mmpretrain': 2}  # a classifier's batch normalization asks for two
+_BATCH = {'mmdet': 1, 'mmpretrain': 2}  # a classifier's batch normalization needs two
 
 
 def write_all_data(root: Path) -> None:

@@ -57,7 +57,7 @@ def test_missing_annotations_name_key_and_file_and_what_to_do(configs):
     message = rf"`{key}`: '.*no\.json' does not exist: put the data set below .* or set `data_root`"
     with pytest.raises(FileNotFoundError, match=message):
         load_config(arguments, ('train_dataloader',))
-    load_config(arguments, ('val_dataloader',))  # nobody reads it
+    load_config(arguments, ('val_dataloader',))  # which is not read
 
 
 def test_loaders_of_mmpretrain_are_completed(tmp_path):

@@ -185,19 +185,19 @@ class TestPhases:
         }
 
     @pytest.mark.parametrize(
-        ('iterations', 'resting'),
+        ('iterations', 'frozen'),
         [
             (range(6), ['activation scales']),
             (range(6, 12), ['weights', 'weight scales']),
             (range(12, 18), []),
         ],
     )
-    def test_what_rests_keeps_every_bit(self, whole, iterations, resting):
+    def test_what_is_frozen_keeps_every_bit(self, whole, iterations, frozen):
         """With momentum from the phase before and a strong weight decay."""
         parts = self.parts(whole)
         changed = set().union(*(whole.recorder.changed[i] for i in iterations))
         for name, parameters in parts.items():
-            if name in resting:
+            if name in frozen:
                 assert not changed & parameters, name
             else:
                 assert len(changed & parameters) > 0.9 * len(parameters), name

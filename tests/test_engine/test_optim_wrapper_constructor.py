@@ -108,7 +108,6 @@ def test_a_float_model_is_all_others():
         (dict(norm_decay=0), ValueError, r"`paramwise_cfg` .*'norm_decay'.*'norm_decay_mult'\?"),
         (5, TypeError, '`paramwise_cfg` should be a dict, but got 5'),
         (dict(other=dict(lr=1, lr_mult=2)), ValueError, r'`lr` or `lr_mult`, but got both'),
-        (dict(scale=None), TypeError, r'`paramwise_cfg\.scale` should be a dict, but got None'),
         (dict(other=1e-7), TypeError, r'`paramwise_cfg\.other` should be a dict, but got 1e-07'),
     ],
 )

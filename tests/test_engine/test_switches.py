@@ -171,7 +171,7 @@ class TestAccumulation:
         assert not changed(runner, 0, 2) & parameters
         assert changed(runner, 2, 3) & parameters <= parts['input_scales']  # calibrated
         moved = changed(runner, 3, 4) & parameters
-        # the gradients that the first phase has left do not move what rests by now
+        # the gradients of the first phase do not change what is frozen by now
         assert not moved & (parts['weights'] | parts['weight_scales'])
         assert parts['input_scales'] <= moved
         assert not changed(runner, 4, 5) & parameters

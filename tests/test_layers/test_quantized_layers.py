@@ -244,10 +244,10 @@ class TestRoles:
         assert frozen_parameters(net) == []
         net.conv.weight_quantizer.set_mode(Mode.FIXED)
         net.act.input_quantizer.set_mode(Mode.FLOAT)
-        resting = {id(p) for p in frozen_parameters(net)}
+        frozen = {id(p) for p in frozen_parameters(net)}
         expected = [
             net.conv.weight,
             *net.conv.weight_quantizer.parameters(),
             *net.act.input_quantizer.parameters(),
         ]
-        assert resting == {id(p) for p in expected}
+        assert frozen == {id(p) for p in expected}

@@ -1,4 +1,4 @@
-"""The line that tells which activations a checkpoint leaves in float."""
+"""The log line about activations that a checkpoint leaves in float."""
 
 import copy
 import re

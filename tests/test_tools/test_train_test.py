@@ -138,7 +138,7 @@ def trained(server, survival, float_checkpoint, tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def whole(server, survival, float_checkpoint, tmp_path_factory):
-    """The last checkpoint of a run that nobody killed, what it printed, and its seconds."""
+    """Return the last checkpoint of an uninterrupted run, what it printed, and its seconds."""
     work_dir = tmp_path_factory.mktemp('whole') / 'run'
     start = time.monotonic()
     options = ['--work-dir', work_dir, '--cfg-options', f'load_from={float_checkpoint}']
@@ -179,7 +179,7 @@ class TestSurvival:
         assert {p.name for p in trained.work_dir.glob('.*')} == set()
         assert {p.name for p in trained.work_dir.glob('*.pth')} == {'epoch_3.pth'}
 
-    def test_ends_with_the_same_bits_as_a_run_that_nobody_killed(self, trained, whole):
+    def test_ends_with_the_same_bits_as_an_uninterrupted_run(self, trained, whole):
         assert '19 of 28 layers quantized' in whole[1]
         assert_same_end(whole[0], trained.work_dir / 'epoch_3.pth')
 
@@ -308,7 +308,7 @@ def test_missing_files_are_named_at_once(tool, configs, tmp_path, script, argume
 STOCK = """
 import sys
 from mmdet.apis import DetInferencer, inference_detector, init_detector
-assert 'mmqnet' not in sys.modules, 'the point is that nobody has imported it'
+assert 'mmqnet' not in sys.modules, 'the test needs it not to be imported'
 config, checkpoint, picture = sys.argv[1:]
 model = init_detector(config, checkpoint, device='cpu')
 assert type(model).__name__ == 'SingleStageDetector'

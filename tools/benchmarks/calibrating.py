@@ -17,7 +17,7 @@ MOST_SECONDS = 60
 
 
 def cases(settings: Settings) -> Cases:
-    """Yield the only case."""
+    """Return the only case."""
     name, images = ('ResNet-18', 4) if settings.quick else ('SSD300-VGG16', IMAGES)
     return {f'{name}, {images:,} images': functools.partial(measure, name, images, settings)}
 

@@ -21,7 +21,7 @@ REPEATS = 3
 
 
 def cases(settings: Settings) -> Cases:
-    """Yield the only case."""
+    """Return the only case."""
     size = 32_000 if settings.quick else VALUES
     return {f'{size:,} values': functools.partial(measure, size, settings)}
 

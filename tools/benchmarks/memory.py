@@ -21,7 +21,7 @@ STEPS = 2  # the optimizer's buffers are there from the second on
 
 
 def cases(settings: Settings) -> Cases:
-    """Yield a case for each network; none without ``/proc``."""
+    """Return a case for each network; none without ``/proc``."""
     if not Path('/proc/self/clear_refs').exists():
         return {}
     recipes = QUICK if settings.quick else TARGETS

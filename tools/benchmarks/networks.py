@@ -53,7 +53,7 @@ class Run:
     Attributes:
         model: Float or quantized and calibrated.
         batch: As a data loader gives it.
-        optim_wrapper: As the config asks for.
+        optim_wrapper: As in the config.
     """
 
     model: nn.Module

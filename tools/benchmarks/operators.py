@@ -22,7 +22,7 @@ FLOOR_COPIES = 2.5
 
 
 def cases(settings: Settings) -> Cases:
-    """Yield a case for each size and number of thresholds."""
+    """Return a case for each size and number of thresholds."""
     sizes = dict(list(SIZES.items())[:1]) if settings.quick else SIZES
     levels = LEVELS[2:3] if settings.quick else LEVELS
     return {

@@ -3,7 +3,8 @@
     python tools/benchmarks/run.py [--only operator train evaluate memory kmeans calibrate]
 
 prints a table of ratios for each part and writes all of it to ``work_dirs/benchmarks/results.json``
-and ``.png``. What was measured is kept: after an interruption the same command goes on.
+and ``.png``. Rows that have been measured are kept: after an
+interruption the same command continues.
 """
 
 import argparse
@@ -72,7 +73,7 @@ def describe(settings: Settings) -> dict[str, Any]:
 
 
 def describe_kernel() -> str:
-    """Return the kernel's instruction set and a hash of its sources and flags."""
+    """Return the kernel's instruction set and a hash of its binary."""
     from mmqnet.ops import _C  # type: ignore[attr-defined]
 
     build = hashlib.sha256(Path(_C.__file__).read_bytes()).hexdigest()[:12]

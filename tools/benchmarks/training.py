@@ -22,7 +22,7 @@ EVALUATIONS = 9
 
 
 def cases(settings: Settings, what: str) -> Cases:
-    """Yield a case for each network.
+    """Return a case for each network.
 
     Args:
         settings: What all measurements share.

@@ -92,7 +92,7 @@ def write_split(
     rng = np.random.default_rng([seed, 1 + SPLITS.index(split)])
     (folder / split).mkdir()
     coco = empty_annotations()
-    progress = ProgressBar(num_images)
+    bar = ProgressBar(num_images)
     for index in range(num_images):
         scene = make_scene(photographs, images, labels, digit_ids, size, rng)
         file_name = f'{index:06d}.jpg'
@@ -100,7 +100,7 @@ def write_split(
         if not cv2.imwrite(str(path), scene.image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]):
             raise OSError(f'cannot write {path}')
         annotate(coco, file_name, scene)
-        progress.update()
+        bar.update()
     print()
     (folder / 'annotations').mkdir(exist_ok=True)
     (folder / 'annotations' / f'{split}.json').write_text(json.dumps(coco))

@@ -41,7 +41,7 @@ MIN_OBJECTS, MAX_OBJECTS = 4, 8
 SIZE_RANGE = (0.2, 0.5)  # height of a digit in parts of the picture's side
 MAX_OVERLAP = 0.1  # of the smaller box
 INK_THRESHOLD = 0.25  # opacity from which a pixel belongs to the digit's box
-MIN_CONTRAST = 90.0  # between the digit's grey value and what lies under it, of 255
+MIN_CONTRAST = 90.0  # between the grey values of the digit and of its background, of 255
 MAX_TRIES = 20
 
 
@@ -56,7 +56,7 @@ class Scene:
     Attributes:
         image: (S, S, 3) uint8, BGR.
         photograph: The name of the photograph behind.
-        boxes: ``[x, y, w, h]`` in whole pixels, tight round the ink.
+        boxes: ``[x, y, w, h]`` in whole pixels, tight around the ink.
         labels: The digits, 0 to 9.
         digit_ids: Which MNIST samples were used.
         masks: (h, w) opacity of each digit within its box, in [0, 1].

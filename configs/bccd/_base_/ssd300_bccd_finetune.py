@@ -1,4 +1,4 @@
-# How all go on from the checkpoint before: in float, or quantized
+# Fine-tuning of a checkpoint, in float or quantized
 _base_ = '../ssd300_bccd.py'
 
 model = dict(backbone=dict(init_cfg=None))  # all weights come from `load_from`

@@ -1,4 +1,4 @@
-"""Keeps batch statistics that fit the hard functions."""
+"""Batch statistics that fit the hard functions."""
 
 from bisect import bisect
 from typing import Any
@@ -35,6 +35,14 @@ class BatchNormReestimationHook(Hook):
     Raises:
         TypeError: If an argument is no integer.
         ValueError: If ``num_samples`` is not positive, or ``seed`` negative.
+
+    Example:
+        >>> from mmengine.registry import HOOKS
+        >>> hook = HOOKS.build(dict(type='mmqnet.BatchNormReestimationHook', num_samples=256))
+        >>> BatchNormReestimationHook(num_samples=1.5)
+        Traceback (most recent call last):
+            ...
+        TypeError: `BatchNormReestimationHook.num_samples` should be a positive integer, ...
     """
 
     # behind EMAHook, before CheckpointHook
@@ -56,7 +64,7 @@ class BatchNormReestimationHook(Hook):
 
     def after_train_epoch(self, runner: Runner) -> None:
         """Compute the statistics after an epoch."""
-        # a training that counts iterations says here that it has ended
+        # a training that counts iterations calls this at its end
         if isinstance(runner.train_loop, EpochBasedTrainLoop):
             self._reestimate(runner)
 
@@ -65,7 +73,7 @@ class BatchNormReestimationHook(Hook):
     ) -> None:
         """Compute the statistics in a training that counts iterations."""
         counts_epochs = isinstance(runner.train_loop, EpochBasedTrainLoop)
-        if not counts_epochs and _is_looked_at(runner):
+        if not counts_epochs and _is_used(runner):
             self._reestimate(runner)
 
     def _reestimate(self, runner: Runner) -> None:
@@ -89,7 +97,7 @@ def _copy_statistics(names: list[str], source: nn.Module, target: nn.Module) -> 
             target.get_buffer(key).copy_(source.get_buffer(key))
 
 
-def _is_looked_at(runner: Runner) -> bool:
+def _is_used(runner: Runner) -> bool:
     """Return whether a validation follows this iteration, or the end of the training."""
     loop, done = runner.train_loop, runner.iter + 1
     if done == runner.max_iters:

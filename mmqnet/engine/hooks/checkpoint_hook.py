@@ -22,6 +22,10 @@ class CheckpointHook(MMEngineCheckpointHook):
     that is killed then leaves half a file, an empty ``last_checkpoint``, or nothing. Here files are
     written aside and renamed, ``last_checkpoint`` after the checkpoint that it names, and removing
     comes last. Other storage than local files is left to MMEngine's backends.
+
+    Example:
+        >>> from mmengine.registry import HOOKS
+        >>> hook = HOOKS.build(dict(type='mmqnet.CheckpointHook', interval=1, max_keep_ckpts=2))
     """
 
     backend_args: dict[str, Any] | None

@@ -18,6 +18,20 @@ class RandomnessHook(Hook):
     first epoch's augmentations and dropped units again. Workers of the data loader are started anew
     for each epoch, since nothing else reaches the generators of persistent ones. So a training by
     epochs ends with the same bits however often it is stopped after an epoch.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> import torch
+        >>> from mmengine.registry import HOOKS
+        >>> hook = HOOKS.build(dict(type='mmqnet.RandomnessHook'))
+        >>> loader = torch.utils.data.DataLoader([0])
+        >>> draws = []
+        >>> for epoch in (3, 4, 3):
+        ...     runner = SimpleNamespace(seed=1, epoch=epoch, train_dataloader=loader)
+        ...     hook.before_train_epoch(runner)
+        ...     draws.append(torch.rand(1).item())
+        >>> draws[0] == draws[2], draws[0] == draws[1]
+        (True, False)
     """
 
     priority = 'VERY_HIGH'

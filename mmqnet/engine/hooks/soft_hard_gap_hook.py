@@ -1,4 +1,4 @@
-"""How much the hard functions lose against the soft ones (figure 4 of the paper)."""
+"""The gap between soft and hard functions (figure 4 of the paper)."""
 
 import copy
 import math
@@ -33,6 +33,10 @@ class SoftHardGapHook(Hook):
     Raises:
         TypeError: If an argument is no integer.
         ValueError: If an argument is not positive.
+
+    Example:
+        >>> from mmengine.registry import HOOKS
+        >>> hook = HOOKS.build(dict(type='mmqnet.SoftHardGapHook', interval=2, num_samples=500))
     """
 
     # after a validation's other hooks, when EMA has swapped its weights back
@@ -133,7 +137,7 @@ def _build_evaluator(runner: Runner) -> Evaluator:
     """Build the validation's evaluator for a part of the images.
 
     With an annotation file COCO's metric expects results for all images of the file; without one it
-    takes the ground truth from the samples, whose pipeline has been told to keep it.
+    takes the ground truth from the samples, whose pipeline keeps it.
     """
     config = copy.deepcopy(runner.cfg.val_evaluator)
     for metric in _as_list(config):

@@ -17,6 +17,13 @@ class BFloat16OptimWrapper(OptimWrapper):
 
     MMEngine's ``AmpOptimWrapper`` refuses CPUs because of its loss scaler. bfloat16 needs none: it
     has the range of float32. Arguments as for ``OptimWrapper``.
+
+    Example:
+        >>> model = nn.Linear(4, 2)
+        >>> wrapper = BFloat16OptimWrapper(torch.optim.SGD(model.parameters(), lr=0.1))
+        >>> with wrapper.optim_context(model):
+        ...     model(torch.rand(1, 4)).dtype
+        torch.bfloat16
     """
 
     @contextmanager

@@ -37,16 +37,28 @@ class QuantOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     - ``other``: everything else.
 
     None in place of a dict means no settings, so a config can drop those that it inherits.
-    MMEngine's own keys (``norm_decay_mult``, ``custom_keys``, ...) go on working; where both speak
-    of a parameter, the role's setting wins. Parameters with equal settings share a group.
+    MMEngine's own keys (``norm_decay_mult``, ``custom_keys``, ...) still work; where both apply to
+    a parameter, the role's setting wins. Parameters with equal settings share a group.
 
     Attributes:
-        known_keys: The keys of ``paramwise_cfg``; a subclass may know more.
+        known_keys: The keys of ``paramwise_cfg``; a subclass may have more.
 
     Raises:
         TypeError: If a setting is not a number.
         ValueError: If there are unknown keys, or a role has a value that is negative or not finite,
             or both ``lr`` and ``lr_mult``.
+
+    Example:
+        >>> from mmengine.optim import build_optim_wrapper
+        >>> from mmqnet.layers import QuantLinear
+        >>> quantized = QuantLinear(8, 4, weight_quantizer=dict(levels='pm4'))
+        >>> model = nn.Sequential(quantized, nn.Linear(4, 2))
+        >>> wrapper = build_optim_wrapper(model, dict(
+        ...     constructor='mmqnet.QuantOptimWrapperConstructor',
+        ...     optimizer=dict(type='SGD', lr=0.1, weight_decay=0.01),
+        ...     paramwise_cfg=dict(quantized=dict(lr=1e-5), scale=dict(lr=1e-3))))
+        >>> sorted({(group['lr'], group['weight_decay']) for group in wrapper.param_groups})
+        [(1e-05, 0.01), (0.001, 0.0), (0.1, 0.01)]
     """
 
     known_keys: ClassVar[tuple[str, ...]] = (*_ROLES, *_OF_MMENGINE)

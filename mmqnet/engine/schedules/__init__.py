@@ -1,4 +1,4 @@
-"""Values as functions of the training's progress."""
+"""Temperatures and phases as functions of the epoch or of the training's progress."""
 
 from mmqnet.engine.schedules.phases import Phase, PhaseSchedule
 from mmqnet.engine.schedules.temperature import (

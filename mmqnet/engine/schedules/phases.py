@@ -29,6 +29,12 @@ class PhaseSchedule:
 
     Raises:
         ValueError: If the ``begin`` values are out of order.
+
+    Example:
+        >>> phases = [dict(begin=0, phase='weights'), dict(begin=0.5, phase='both')]
+        >>> schedule = PhaseSchedule.from_config(phases, 'PhaseHook.schedule')
+        >>> schedule.value(0.6).name
+        'BOTH'
     """
 
     begins: tuple[float, ...]

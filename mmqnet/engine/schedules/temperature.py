@@ -1,4 +1,4 @@
-"""Temperature schedules: T as a function of how far the training is."""
+"""Temperature schedules: T as a function of the epoch or of the progress."""
 
 import dataclasses
 import math
@@ -21,6 +21,11 @@ class EpochTemperature:
     Raises:
         TypeError: If a value is not a number.
         ValueError: If a value is out of range.
+
+    Example:
+        >>> schedule = EpochTemperature(slope=10, cap=35)
+        >>> [schedule.value(epochs, progress=0) for epochs in (0, 0.9, 1, 7)]
+        [10, 10, 20, 35]
     """
 
     slope: float
@@ -48,6 +53,11 @@ class ProgressTemperature:
     Raises:
         TypeError: If a value is not a number.
         ValueError: If a value is out of range.
+
+    Example:
+        >>> schedule = ProgressTemperature(start=1, end=101)
+        >>> schedule.value(epochs=0, progress=0.5)
+        51.0
     """
 
     start: float
@@ -81,11 +91,15 @@ def build_temperature(by: str, config: Mapping[str, Any], key: str) -> Temperatu
     Args:
         by: ``'epoch'`` or ``'progress'``.
         config: ``dict(slope=..., cap=...)`` or ``dict(start=..., end=...)``.
-        key: Where the config is, for messages.
+        key: Name of the config in messages.
 
     Raises:
         TypeError: If a value is not a number.
         ValueError: If a key is unknown or missing, or a value out of range.
+
+    Example:
+        >>> build_temperature('progress', dict(start=1, end=100), 'TemperatureHook.weight')
+        ProgressTemperature(start=1, end=100)
     """
     check_choice(by, list(_SCHEDULES), 'by')
     kind = _SCHEDULES[by]
