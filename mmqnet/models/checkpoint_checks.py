@@ -80,11 +80,17 @@ def check_state(model: nn.Module, checkpoint: Any, path: str) -> None:
     state, own = weights_of(checkpoint, path), _own_state(model)
     _check_quantizers(own, state, path)
     wanted = _plain(own)
-    if wanted and not any(_fits(own[key], state.get(key)) for key in wanted):
-        found = f'its keys are {_some(state)}' if state else 'it holds no weights'
+    named = [key for key in wanted if key in state]
+    if any(_fits(own[key], state[key]) for key in named) or not wanted:
+        return
+    if named:
+        shape = tuple(getattr(state[named[0]], 'shape', ()))
         raise ValueError(
-            f'{path!r} holds nothing of the model, whose keys are {_some(wanted)}: {found}'
+            f'`{named[0]}` should be of the shape {tuple(own[named[0]].shape)}, but is {shape} in '
+            f'{path!r}, and no other weight fits: is it of another model?'
         )
+    found = f'Its keys are {_some(state)}' if state else 'It is empty'
+    raise ValueError(f'{path!r} holds no {_some(wanted)}: is it of another model? {found}')
 
 
 def warn_of_differences(model: nn.Module, checkpoint: Any, path: str) -> None:

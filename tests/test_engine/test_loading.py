@@ -54,6 +54,7 @@ def files(configs, float_checkpoint, tmp_path_factory):
         backbone={k: v for k, v in floating.items() if k.startswith('backbone.')},
         classes=build(more_classes).state_dict(),
         other={f'student.{key}': value for key, value in floating.items()},
+        wide={k: torch.cat([v, v]) for k, v in floating.items() if v.dim()},
         empty={},
     )
     for name, state in states.items():
@@ -95,9 +96,9 @@ WRONG_FILES = {
     'nothing': 'cannot be read as a checkpoint: EOFError',
     'pickle': 'cannot be read as a checkpoint|is no checkpoint: it holds a list',
     'tensor': 'is no checkpoint: it holds a Tensor in place of named weights',
-    'meta': 'holds nothing of the model, whose keys are `backbone',
-    'empty': 'holds nothing of the model, .* it holds no weights',
-    'other': 'holds nothing of the model, .* its keys are `student',
+    'meta': r'holds no `backbone\..* is it of another model\? Its keys are `meta`',
+    'empty': r'holds no `backbone\..* is it of another model\? It is empty',
+    'other': r'holds no `backbone\..* is it of another model\? Its keys are `student\.',
 }
 
 
@@ -116,6 +117,12 @@ def test_wrong_files_in_a_test(configs, files, tmp_path, name):
 def test_wrong_files_in_a_quantized_training(configs, files, tmp_path, name):
     path = files / f'{name}.pth'
     refused(configs / 'quantized.py', tmp_path / 'r', path, WRONG_FILES[name])
+
+
+def test_weights_of_another_width(configs, files, tmp_path):
+    """All keys match, but no shape."""
+    with pytest.raises(ValueError, match=r'`backbone\.conv1\.weight` should be .* no other weight'):
+        start(configs / 'float.py', tmp_path / 'r', files / 'wide.pth')
 
 
 def test_wrong_files_to_resume_from(configs, files, tmp_path):
