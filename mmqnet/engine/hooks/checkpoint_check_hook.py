@@ -16,6 +16,10 @@ class CheckpointCheckHook(Hook):
     Among them is a quantized checkpoint for a float config, which would train or be tested as a
     float model. Our command lines register this hook for configs without ``CalibrationHook``,
     which makes the same checks; a config need not name it.
+
+    Example:
+        >>> from mmengine.registry import HOOKS
+        >>> hook = HOOKS.build(dict(type='mmqnet.CheckpointCheckHook'))
     """
 
     # before EMAHook, which loads the checkpoint into its averages

@@ -31,6 +31,10 @@ class PhaseHook(Hook):
     Raises:
         TypeError: If the schedule is no list, or a ``begin`` no number.
         ValueError: If a key or phase is unknown, or the ``begin`` values are out of order.
+
+    Example:
+        >>> from mmengine.registry import HOOKS
+        >>> hook = HOOKS.build(dict(type='mmqnet.PhaseHook', schedule=[dict(begin=0, phase='both')]))
     """
 
     # before CalibrationHook, which calibrates what begins to quantize
