@@ -66,7 +66,7 @@ def plan_layers(model: nn.Module, config: QuantizationConfig) -> Iterator[LayerP
 
 
 def _first_layers(layers: list[FoundLayer]) -> list[str]:
-    """Return the first layer that can be quantized, and the others that read the image as it does."""
+    """Return the first layer that can be quantized, and others that read the image as it does."""
     supported = [layer for layer in layers if not layer.obstacle]
     channels = [getattr(layer.module, 'in_channels', None) for layer in supported]
     of_image = channels[0] if channels and channels[0] and channels[0] <= _IMAGE_CHANNELS else None

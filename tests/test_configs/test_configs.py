@@ -14,11 +14,11 @@ from mmengine.registry import init_default_scope
 from mmengine.utils import get_installed_path
 from small_configs import ITERATIONS, load, shrink, write_all_data
 
-from mmqnet.calibration import thresholds
 from mmqnet.command_line import build_runner
 from mmqnet.layers import QuantizedLayer, parameter_roles
 from mmqnet.models import QuantizationConfig
 from mmqnet.quantizers import Mode, quantizers_of, resolve_levels
+from mmqnet.quantizers.quantization_network import thresholds
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 FILES = sorted(p.relative_to(CONFIGS).as_posix() for p in CONFIGS.rglob('*.py'))

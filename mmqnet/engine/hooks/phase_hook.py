@@ -34,7 +34,8 @@ class PhaseHook(Hook):
 
     Example:
         >>> from mmengine.registry import HOOKS
-        >>> hook = HOOKS.build(dict(type='mmqnet.PhaseHook', schedule=[dict(begin=0, phase='both')]))
+        >>> schedule = [dict(begin=0, phase='weights'), dict(begin=0.5, phase='both')]
+        >>> hook = HOOKS.build(dict(type='mmqnet.PhaseHook', schedule=schedule))
     """
 
     # before CalibrationHook, which calibrates what begins to quantize
