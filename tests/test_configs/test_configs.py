@@ -94,6 +94,8 @@ def test_recipe(recipe):
         # the paper's initialisation, or that of the nearest level
         expected = ('uniform', 'mse') if recipe.endswith('u') else ('kmeans', 'range')
         assert (quantizer.thresholds, quantizer.get('scale_init', 'range')) == expected
+    if weights == 'w1':  # as in the paper's code
+        assert config.quantization.weight.backward_temperature == 1
 
 
 @pytest.mark.parametrize('name', QUANTIZED)
