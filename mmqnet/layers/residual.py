@@ -141,7 +141,9 @@ class _OutputQuantization:
         self.quantizer = quantizer
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
-        return self.quantizer(output)
+        out = self.quantizer(output)
+        # the block adds in place, which autograd refuses for the view that a fixed quantizer gives
+        return out.clone() if out._is_view() else out
 
 
 def _quantize_first_argument(block: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:

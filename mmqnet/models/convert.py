@@ -15,9 +15,9 @@ from mmqnet.layers import (
 from mmqnet.models.inventory import weights_of
 from mmqnet.models.plan import LayerPlan, plan_layers
 from mmqnet.models.quantization_config import QuantizationConfig
-from mmqnet.models.report import LayerReport, QuantizationReport, SumReport, describe_quantizer
+from mmqnet.models.report import LayerReport, QuantizationReport, describe_quantizer
 from mmqnet.models.shared_functions import add_shared_quantizers
-from mmqnet.models.sums import SumPlan, plan_sums, quantize_sums
+from mmqnet.models.sums import plan_sums, quantize_sums
 from mmqnet.quantizers import Quantizer, QuantizerConfig, num_bits, quantizers_of
 
 
@@ -64,21 +64,15 @@ def convert(model: nn.Module, config: QuantizationConfig) -> QuantizationReport:
     )
     in_float = [name for name, plan in plans.items() if plan.activation is None]
     blocks = _find_blocks(model, plans)
-    sums = []
-    if config.sums is not None:
-        sums = plan_sums(model, plans, list(blocks), in_float, config.sums)
+    sums = plan_sums(model, plans, list(blocks), in_float, config.sums) if config.sums else []
     _replace_layers(model, plans, shared)
     for block, activation in blocks.items():
         quantize_block_input(block, shared.get(activation, activation))
-    for plan in sums:
-        quantize_sums(plan, config.sums)
     _refuse_reparameterization(model)
-    return replace(report, sums=tuple(_report_sum(plan, config.sums) for plan in sums))
+    return replace(report, sums=tuple(map(quantize_sums, sums)))
 
 
-def _find_blocks(
-    model: nn.Module, plans: dict[str, LayerPlan]
-) -> dict[nn.Module, QuantizerConfig]:
+def _find_blocks(model: nn.Module, plans: dict[str, LayerPlan]) -> dict[nn.Module, QuantizerConfig]:
     """Find the residual blocks whose input is quantized once, and remove it from their layers."""
     blocks = {}
     for name, block in model.named_modules():
@@ -143,15 +137,4 @@ def _report_layer(plan: LayerPlan) -> LayerReport:
         reason=plan.reason,
         num_weights=sum(weight.numel() for weight in weights_of(plan.layer)),
         weight_bits=num_bits(plan.weight.levels) if plan.weight else 32,
-    )
-
-
-def _report_sum(plan: SumPlan, quantizer: QuantizerConfig) -> SumReport:
-    operands = tuple(
-        name.removeprefix(f'{plan.name}.')
-        for name, found in quantizers_of(plan.module).items()
-        if found.config is quantizer
-    )
-    return SumReport(
-        plan.name, type(plan.module).__name__, operands, describe_quantizer(quantizer)
     )

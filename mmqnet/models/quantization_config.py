@@ -166,9 +166,7 @@ class QuantizationConfig:
         object.__setattr__(self, name, value)  # it is frozen
 
 
-def _merged(
-    special: Any, common: Mapping[str, Any], key: str
-) -> dict[str, QuantizerConfig | None]:
+def _merged(special: Any, common: Mapping[str, Any], key: str) -> dict[str, QuantizerConfig | None]:
     check_keys(special, _KINDS, key)
     return {
         kind: _quantizer(merge_override(common[kind], value), kind, f'{key}.{kind}')

@@ -5,6 +5,7 @@ _base_ = './w3-a8u.py'
 quantization = dict(
     weight=dict(granularity='channel'),
     include=['*'],
+    exclude=[],
     keep_float=[],
     first=dict(weight=dict(levels='int7'), activation=dict(levels='uint8')),
     last=dict(weight=dict(levels='int7'), activation=dict(levels='uint8')),
