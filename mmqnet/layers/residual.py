@@ -8,6 +8,7 @@ import functools
 import importlib
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from mmqnet.layers.owning import add_quantizer
@@ -128,6 +129,8 @@ def _attach(block: nn.Module, *_: Any) -> None:
 
     Before each call, since MMEngine's ``sync_bn`` replaces normalizations without their hooks.
     """
+    if torch.compiler.is_compiling():
+        return  # a graph has no hooks to add
     for name, module in summed_outputs(block).items():
         hooks = module._forward_hooks.values()
         if not any(isinstance(hook, _OutputQuantization) for hook in hooks):
@@ -143,7 +146,7 @@ class _OutputQuantization:
     def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
         out = self.quantizer(output)
         # the block adds in place, which autograd refuses for the view that a fixed quantizer gives
-        return out.clone() if out._is_view() else out
+        return out.clone() if self.quantizer.training else out
 
 
 def _quantize_first_argument(block: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:

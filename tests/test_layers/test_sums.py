@@ -167,6 +167,19 @@ def test_normalizations_that_mmengine_replaces():
     assert not torch.equal(backbone(X)[-1], before)
 
 
+@torch.no_grad()
+def test_compiled_and_exported():
+    backbone = calibrated(backbone_of(), X)
+    backbone.eval()
+    expected = backbone(X)[-1]
+    compiled = torch.compile(backbone, backend='aot_eager', fullgraph=True)
+    assert torch.equal(compiled(X)[-1], expected)
+    exported = torch.export.export(backbone, (X,))
+    assert torch.equal(exported.module()(X)[-1], expected)
+    nodes = [n for n in exported.graph.nodes if n.target is torch.ops.mmqnet.hard_quantize.default]
+    assert len(nodes) == len(quantizers_of(backbone))
+
+
 def test_frozen_stages():
     backbone = backbone_of(frozen_stages=2)
     backbone.train()
