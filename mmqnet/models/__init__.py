@@ -6,7 +6,7 @@ from mmqnet.models.convert import convert
 from mmqnet.models.loading import build_model, check_calibrated, is_complete, load_weights
 from mmqnet.models.quantization_config import QuantizationConfig
 from mmqnet.models.quantized_model import QuantizedModel
-from mmqnet.models.report import LayerReport, QuantizationReport
+from mmqnet.models.report import LayerReport, QuantizationReport, SumReport
 
 __all__ = [
     'AlexNetBN',
@@ -14,6 +14,7 @@ __all__ = [
     'QuantizationConfig',
     'QuantizationReport',
     'QuantizedModel',
+    'SumReport',
     'build_model',
     'check_calibrated',
     'check_state',

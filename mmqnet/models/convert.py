@@ -17,6 +17,7 @@ from mmqnet.models.plan import LayerPlan, plan_layers
 from mmqnet.models.quantization_config import QuantizationConfig
 from mmqnet.models.report import LayerReport, QuantizationReport, describe_quantizer
 from mmqnet.models.shared_functions import add_shared_quantizers
+from mmqnet.models.sums import plan_sums, quantize_sums
 from mmqnet.quantizers import Quantizer, QuantizerConfig, num_bits, quantizers_of
 
 
@@ -61,19 +62,19 @@ def convert(model: nn.Module, config: QuantizationConfig) -> QuantizationReport:
             activation=[(plan.activation, plan.layer) for plan in quantized],
         ),
     )
+    in_float = [name for name, plan in plans.items() if plan.activation is None]
     blocks = _find_blocks(model, plans)
+    sums = plan_sums(model, plans, list(blocks), in_float, config.sums) if config.sums else []
     _replace_layers(model, plans, shared)
-    for block, activation in blocks:
+    for block, activation in blocks.items():
         quantize_block_input(block, shared.get(activation, activation))
     _refuse_reparameterization(model)
-    return report
+    return replace(report, sums=tuple(map(quantize_sums, sums)))
 
 
-def _find_blocks(
-    model: nn.Module, plans: dict[str, LayerPlan]
-) -> list[tuple[nn.Module, QuantizerConfig]]:
+def _find_blocks(model: nn.Module, plans: dict[str, LayerPlan]) -> dict[nn.Module, QuantizerConfig]:
     """Find the residual blocks whose input is quantized once, and remove it from their layers."""
-    blocks = []
+    blocks = {}
     for name, block in model.named_modules():
         conv1 = plans.get(f'{name}.conv1')
         if conv1 is None or not reads_its_input_once(block):
@@ -87,7 +88,7 @@ def _find_blocks(
             continue
         for reader in readers:
             plans[reader.name] = replace(reader, activation=None)
-        blocks.append((block, activation))
+        blocks[block] = activation
     return blocks
 
 

@@ -76,7 +76,6 @@ def load_weights(model: nn.Module, path: str) -> None:
         >>> path = f'{tempfile.mkdtemp()}/float.pth'
         >>> save_checkpoint(dict(state_dict=nn.Linear(4, 2).state_dict()), path)
         >>> load_weights(nn.Linear(4, 2), path)
-        Loads checkpoint by local backend from path: ...
         >>> load_weights(nn.Linear(4, 3), path)
         Traceback (most recent call last):
             ...

@@ -39,10 +39,33 @@ class LayerReport:
 
 
 @dataclass(frozen=True)
+class SumReport:
+    """A module that adds integers.
+
+    Attributes:
+        name: Dotted module name of a residual block or an FPN.
+        kind: Its class name.
+        quantizers: Names of the quantizers within it that were added for its sums.
+        levels: Their levels, for example ``'256: 0..255'``; signed operands get signed ones.
+    """
+
+    name: str
+    kind: str
+    quantizers: tuple[str, ...]
+    levels: str
+
+
+@dataclass(frozen=True)
 class QuantizationReport:
-    """What a conversion did, layer by layer, in the order of registration."""
+    """What a conversion did, layer by layer, in the order of registration.
+
+    Attributes:
+        layers: The layers that multiply by weights.
+        sums: The modules whose sums are between integers.
+    """
 
     layers: tuple[LayerReport, ...]
+    sums: tuple[SumReport, ...] = ()
 
     @property
     def quantized(self) -> tuple[LayerReport, ...]:
@@ -91,7 +114,15 @@ class QuantizationReport:
             f'{self.float_weight_bytes() / 2**20:.2f} MiB'
         )
         table.caption_justify = 'left'
-        return _render(table)
+        return _render(table) + (_render(self._sums_table()) if self.sums else '')
+
+    def _sums_table(self) -> Table:
+        table = Table(title='Sums of integers', title_justify='left')
+        for heading in ('module', 'class', 'levels', 'quantizers'):
+            table.add_column(heading)
+        for sums in self.sums:
+            table.add_row(sums.name, sums.kind, sums.levels, ', '.join(sums.quantizers))
+        return table
 
 
 def _render(table: Table) -> str:
