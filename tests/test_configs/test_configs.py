@@ -96,8 +96,8 @@ def test_recipe(recipe):
         # the paper's initialisation, or that of the nearest level
         expected = ('kmeans', 'range') if of_paper else ('uniform', 'mse')
         assert (quantizer.thresholds, quantizer.get('scale_init', 'range')) == expected
-        assert quantizer.get('surrogate_temperature') == (3 if recipe.endswith('u') else None)
-    if weights == 'w1' and not recipe.endswith('u'):  # as in the paper's code
+        assert quantizer.get('surrogate_temperature') == (None if of_paper else 3)
+    if weights == 'w1' and of_paper:  # as in the paper's code
         assert config.quantization.weight.backward_temperature == 1
 
 
