@@ -109,7 +109,8 @@ def test_integer_recipe(recipe):
     assert (checked.include, checked.exclude, checked.keep_float) == (('*',), (), ())
     assert len(checked.sums.levels) == 256
     for positions in ((), ('first',), ('last',)):
-        weight, activation = checked.for_layer('any', positions)
+        weight, activation, output = checked.for_layer('any', positions)
+        assert (output is not None) == (positions == ('last',))
         assert weight.granularity == 'channel'
         assert weight.thresholds == activation.thresholds == 'uniform'
         largest_product = max(weight.levels) * (len(activation.levels) - 1)

@@ -8,6 +8,10 @@ quantization = dict(
     exclude=[],
     keep_float=[],
     first=dict(weight=dict(levels='int7'), activation=dict(levels='uint8')),
-    last=dict(weight=dict(levels='int7'), activation=dict(levels='uint8')),
+    last=dict(
+        weight=dict(levels='int7'),
+        activation=dict(levels='uint8'),
+        output=dict(levels='uint8'),
+    ),
     sums=dict(levels='uint8'),
 )
