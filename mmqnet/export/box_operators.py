@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mmqnet.export.packages import require
+
 
 @torch.library.custom_op('mmqnet::suppress', mutates_args=())
 def suppress(boxes: Tensor, scores: Tensor, iou_threshold: float, max_boxes: int) -> Tensor:
@@ -88,12 +90,8 @@ def translation_table() -> dict[Any, Callable]:
     Raises:
         ImportError: If onnxscript is not installed.
     """
-    try:
-        from onnxscript import opset21 as op
-    except ImportError as error:
-        raise ImportError(
-            "exporting needs onnxscript: install the extra, pip install 'mmqnet[export]'"
-        ) from error
+    require('onnxscript')
+    from onnxscript import opset21 as op
 
     def suppress_onnx(boxes: Any, scores: Any, iou_threshold: float, max_boxes: int) -> Any:
         selected = op.NonMaxSuppression(

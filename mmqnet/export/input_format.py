@@ -40,6 +40,7 @@ def input_format(config: Config, mean: list[float], std: list[float], inside: bo
         std=tuple(std),
         pad_value=tuple(pads),
         keep_ratio=bool(resize.get('keep_ratio', False)),
+        resize_scale=_limits(resize),
         resize_edge=_short_edge(config),
     )
 
@@ -138,6 +139,12 @@ def _pipeline_padding(config: Config) -> list[float] | None:
 def _short_edge(config: Config) -> int:
     resize = next(_transforms(config, 'ResizeEdge'), None)
     return 0 if resize is None else int(resize['scale'])
+
+
+def _limits(resize: Settings) -> tuple[int, int]:
+    if not resize.get('keep_ratio') or not isinstance(resize.get('scale'), tuple | list):
+        return 0, 0
+    return max(resize['scale']), min(resize['scale'])
 
 
 def _pair(value: Any) -> tuple[int, int]:

@@ -30,6 +30,7 @@ class FileMetadata:
         keep_ratio: Whether images are resized with their ratio kept, then padded on the right and
             at the bottom; otherwise they are resized to ``input_size``.
         pad_value: Of each channel of the input, as the file takes it.
+        resize_scale: Limits of the longer and the shorter side, where the ratio is kept; 0 for none.
         resize_edge: Length of the short edge before the center is cropped; 0 for no such crop.
         clip_border: Whether boxes end at the border of the image.
         score_threshold: Below it no box is reported.
@@ -52,6 +53,7 @@ class FileMetadata:
     std: tuple[float, ...] = (1.0, 1.0, 1.0)
     keep_ratio: bool = False
     pad_value: tuple[float, ...] = (0.0, 0.0, 0.0)
+    resize_scale: tuple[int, int] = (0, 0)
     resize_edge: int = 0
     clip_border: bool = True
     score_threshold: float = 0.0
@@ -66,6 +68,11 @@ class FileMetadata:
         """Return a copy with some values changed."""
         return replace(self, **changes)
 
+    @classmethod
+    def names(cls) -> tuple[str, ...]:
+        """Return the keys of the strings."""
+        return tuple(item.name for item in fields(cls))
+
     def to_strings(self) -> dict[str, str]:
         """Return the strings of ``metadata_props``: text as it is, all else as JSON.
 
@@ -74,7 +81,7 @@ class FileMetadata:
             >>> strings['task'], strings['input_size'], strings['classes']
             ('detection', '[300, 300]', '["cat", "dog"]')
         """
-        values = {item.name: getattr(self, item.name) for item in fields(self)}
+        values = {name: getattr(self, name) for name in self.names()}
         return {
             name: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
             for name, value in values.items()
