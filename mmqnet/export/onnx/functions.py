@@ -107,7 +107,7 @@ class CodeFunction:
 
     def index(self, x: float) -> int:
         """Return the index of the level of a value."""
-        return int(np.searchsorted(np.float32(self.edges), np.float32(x), side='right'))
+        return int(np.searchsorted(np.array(self.edges, np.float32), np.float32(x), side='right'))
 
     def narrowed(self, low: float | None, high: float | None) -> 'CodeFunction':
         """Return the function of ``clip(x, low, high)``."""

@@ -101,7 +101,7 @@ def _openvino_layers(path: Path) -> dict[str, str]:
         compiled = core.compile_model(core.read_model(str(path)), 'CPU')
     except RuntimeError as error:
         raise ValueError(f'OpenVINO refuses {str(path)!r}: {_first_line(error)}') from error
-    found = {}
+    found: dict[str, str] = {}
     for operation in compiled.get_runtime_model().get_ops():
         notes = {key: value.astype(str) for key, value in operation.get_rt_info().items()}
         if notes.get('layerType') in _OPENVINO_LAYERS:

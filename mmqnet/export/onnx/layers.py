@@ -120,7 +120,9 @@ def _reason_behind(node: ir.Node) -> str:
     if behind is not None and is_op(behind, 'Relu'):
         value = behind.outputs[0]
     found = graphs.readers(value)
-    if value.is_graph_output() or not all(is_op(n, 'QuantizeLinear', 'GreaterOrEqual') for n in found):
+    if value.is_graph_output() or not all(
+        is_op(n, 'QuantizeLinear', 'GreaterOrEqual') for n in found
+    ):
         return 'its output is used in float'
     if any(is_op(n, 'GreaterOrEqual') for n in found):
         return 'the thresholds of its output are not those of a rounding'

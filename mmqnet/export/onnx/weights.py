@@ -82,8 +82,8 @@ def read_weights(node: ir.Node) -> Weights | None:
     value, transposed = node.inputs[1], False
     producer = value.producer() if value is not None else None
     if is_op(producer, 'Transpose'):
-        assert producer is not None and producer.inputs[0] is not None
-        producer, transposed = producer.inputs[0].producer(), True
+        source = producer.inputs[0] if producer is not None else None
+        producer, transposed = None if source is None else source.producer(), True
     if producer is None or not is_op(producer, HARD_QUANTIZE, domain=graphs.DOMAIN):
         return None
     arrays = [constant(value) for value in producer.inputs]
@@ -111,11 +111,13 @@ def _quantized(name: str, arrays: list[torch.Tensor]) -> Weights:
 
 
 def _transposed(weights: Weights) -> Weights:
-    turned = {
-        key: None if array is None else array.T
-        for key, array in (('integers', weights.integers), ('values', weights.values))
-    }
-    return replace(weights, axis=1, **turned)
+    integers, values = weights.integers, weights.values
+    return replace(
+        weights,
+        axis=1,
+        integers=None if integers is None else integers.T,
+        values=None if values is None else values.T,
+    )
 
 
 def fold_batch_norm(node: ir.Node, weights: Weights) -> Weights:
@@ -197,9 +199,10 @@ def emit_integers(node: ir.Node, weights: Weights, factors: np.ndarray) -> str:
             :func:`bias_factors`.
     """
     graph, name, integers = node.graph, weights.name, weights.integers
-    assert isinstance(graph, ir.Graph) and integers is not None
+    assert isinstance(graph, ir.Graph)
+    assert integers is not None
     larger = weights.along_axis(factors)
-    is_small = -8 <= integers.min(initial=0) and integers.max(initial=0) <= 7
+    is_small = integers.min(initial=0) >= -8 and integers.max(initial=0) <= 7
     if is_small:
         small = add_constant(graph, name, integers.astype(ml_dtypes.int4))
         wide = add_node(node, 'Cast', [small], f'{name}.wide', dict(to=ir.DataType.INT32))
@@ -223,9 +226,9 @@ def bias_factors(
     """Return by how much integer weights may grow, for the sake of the bias.
 
     A runtime rounds the bias to multiples of the scales of input and weights. With few bits those
-    are large beside a step of the output: with +-7 and 4 bits 1% of the codes would differ. Integers
-    that are 18 times as large, and scales as much smaller, bring that down to nothing, and sums of
-    two products stay below 16 bits.
+    are large beside a step of the output: with +-7 and 4 bits 1% of the codes would differ.
+    Integers that are 18 times as large, and scales as much smaller, bring that down to nothing, and
+    sums of two products still stay below 16 bits.
 
     Args:
         weights: Integer weights.
