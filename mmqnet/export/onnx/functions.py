@@ -63,8 +63,6 @@ class CodeFunction:
         integers = None if form is None else np.array(form.integers)
         if integers is not None and integers[-1] - min(integers[0], 0) <= _LARGEST:
             zero_point = max(0, -int(integers[0]))
-            if integers[-1] < 0:
-                integers = integers - integers[-1]
             codes, scale, table = integers + zero_point, float(form.scale), None  # type: ignore[union-attr]
         else:
             codes, scale, zero_point = np.arange(count), 1.0, 0
