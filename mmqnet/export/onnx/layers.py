@@ -15,12 +15,13 @@ from mmqnet.export.onnx.translate import HARD_QUANTIZE
 from mmqnet.export.onnx.weights import (
     LAYERS,
     Weights,
-    bias_factors,
     bias_of,
+    emit_bias,
     emit_float,
     emit_integers,
     fold_batch_norm,
     read_weights,
+    scaled_for_bias,
 )
 from mmqnet.quantizers import Staircase
 
@@ -83,8 +84,9 @@ def write_layer(
         kind = emit_float(node, weights)
     else:
         factors, bias = np.ones(1, np.int64), bias_of(node)
-        if function is not None and bias is not None and not is_op(node, 'MatMul'):
-            factors = bias_factors(weights, bias, function.scale, largest_code)
+        if function is not None and bias is not None:
+            weights, factors = scaled_for_bias(weights, bias, function.scale, largest_code)
+            emit_bias(node, weights, factors, function.scale)
         kind = emit_integers(node, weights, factors)
         largest = weights.largest * int(factors.max())
     return ExportedLayer(
