@@ -126,7 +126,9 @@ def test_exact_at_the_thresholds(tmp_path):
     """A chain of comparisons has the rule of the model, >=."""
     made = quantizer('uint3', UNEVEN, 1.0, 1.7)
     edges = torch.tensor(UNEVEN) / 1.7
-    x = torch.stack([edges, edges.nextafter(torch.tensor(9.0)), edges.nextafter(torch.tensor(-9.0))])
+    x = torch.stack(
+        [edges, edges.nextafter(torch.tensor(9.0)), edges.nextafter(torch.tensor(-9.0))]
+    )
     check(tmp_path, Quantized(nn.Identity(), made), x)
 
 

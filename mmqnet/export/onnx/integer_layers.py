@@ -17,7 +17,8 @@ _INTEGER_OPS = (
     'QLinearConv', 'ConvInteger', 'QGemm', 'QLinearMatMul', 'MatMulInteger',
     'MatMulIntegerToFloat',
 )  # fmt: skip
-_ADDED = re.compile(r'(_token_\d+|_nchwc|/duplicated|_quant|/WithoutBiases|/MatMul)+$')
+# What the runtimes add to the names of nodes.
+_ADDED = re.compile(r'(_token_\d+|_nchwc|_quant)+$|/WithoutBiases(/.*)?$')
 _OPENVINO_LAYERS = ('Convolution', 'FullyConnected', 'MatMul')
 
 

@@ -26,6 +26,17 @@ from mmqnet.export.onnx.weights import (
 from mmqnet.quantizers import Staircase
 
 FLOAT_LAYERS = ('small', 'fast')
+_IN_FLOAT = 'its output is used in float'
+_FUSED_WITH_GEMM = (
+    'Elu',
+    'HardSigmoid',
+    'LeakyRelu',
+    'Relu',
+    'Selu',
+    'Sigmoid',
+    'Softplus',
+    'Tanh',
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,7 +123,12 @@ def _reason(node: ir.Node, weights: Weights) -> str:
         return 'the levels of its input are no integers'
     if not is_op(source, 'DequantizeLinear'):
         return 'its input is not quantized'
-    return _reason_behind(node) if is_op(node, 'Conv') else ''
+    if is_op(node, 'Conv'):
+        return _reason_behind(node)
+    # a product may end in float, unless ONNX Runtime takes it for one with what is behind
+    behind = graphs.only_reader(node.outputs[0])
+    fused = is_op(node, 'Gemm') and is_op(behind, *_FUSED_WITH_GEMM)
+    return _IN_FLOAT if fused else ''
 
 
 def _reason_behind(node: ir.Node) -> str:
@@ -125,7 +141,7 @@ def _reason_behind(node: ir.Node) -> str:
     if value.is_graph_output() or not all(
         is_op(n, 'QuantizeLinear', 'GreaterOrEqual') for n in found
     ):
-        return 'its output is used in float'
+        return _IN_FLOAT
     if any(is_op(n, 'GreaterOrEqual') for n in found):
         return 'the thresholds of its output are not those of a rounding'
     return f'its output is quantized in {len(found)} ways' if len(found) > 1 else ''

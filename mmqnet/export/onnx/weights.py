@@ -213,10 +213,11 @@ def emit_integers(node: ir.Node, weights: Weights, factors: np.ndarray) -> str:
     else:
         codes = add_constant(graph, name, (integers * larger).astype(np.int8))
     scale = (weights.scale / factors).astype(np.float32)
-    per_channel = len(scale) > 1
-    scales = add_constant(graph, f'{name}.scale', scale if per_channel else scale[0])
-    axis = dict(axis=weights.axis) if per_channel else {}
-    value = add_node(node, 'DequantizeLinear', [codes, scales], f'{name}.float', axis)
+    scale, axis = (scale, dict(axis=weights.axis)) if len(scale) > 1 else (scale[0], {})
+    scales = add_constant(graph, f'{name}.scale', scale)
+    # without a zero point ONNX Runtime leaves Gemm in float
+    zeros = add_constant(graph, f'{name}.zero_point', np.zeros(scale.shape, np.int8))
+    value = add_node(node, 'DequantizeLinear', [codes, scales, zeros], f'{name}.float', axis)
     node.replace_input_with(1, value)
     return 'int4' if is_small else 'int8'
 
