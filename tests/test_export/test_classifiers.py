@@ -16,7 +16,7 @@ from mmqnet.export.verify import compare_codes
 from mmqnet.models import QuantizationConfig, convert
 
 pytest.importorskip('mmpretrain')
-from mmqnet.export.classification import export_module  # noqa: E402
+from mmqnet.export.classification import export_module
 
 W4A4 = dict(
     weight=dict(levels='int4', thresholds='uniform', scale_init='mse'),

@@ -61,7 +61,7 @@ def test_operation_that_onnx_lacks(tmp_path):
 
     path = tmp_path / 'a.onnx'
     with pytest.raises(
-        ValueError, match='Unsupported cannot be exported to ONNX: .*eigh'
+        ValueError, match=r'Unsupported cannot be exported to ONNX: .*eigh'
     ) as caught:
         export_onnx(Unsupported().eval(), [torch.rand(2, 3, 3)], path, output_names=['y'])
     assert '\n' not in str(caught.value)

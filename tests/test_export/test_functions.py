@@ -1,5 +1,7 @@
 """Functions of activations as runtimes compute them."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -14,7 +16,7 @@ from mmqnet.export.reader import hard_function
 def function_of(levels, thresholds=None, alpha=0.7, beta=1.9):
     levels = list(map(float, levels))
     if thresholds is None:
-        thresholds = [(low + high) / 2 for low, high in zip(levels, levels[1:], strict=False)]
+        thresholds = [(low + high) / 2 for low, high in itertools.pairwise(levels)]
     staircase = hard_function(quantizer(levels, thresholds, alpha, beta))
     return CodeFunction.of(staircase), staircase
 

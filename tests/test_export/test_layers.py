@@ -38,8 +38,8 @@ def ready(module, *inputs):
             ):
                 getattr(norm, name).uniform_(low, high, generator=generator)
     calibrate(module, inputs, module)
-    for quantizer in quantizers_of(module).values():
-        scale = quantizer.log_alpha
+    for made in quantizers_of(module).values():
+        scale = made.log_alpha
         scale += 0.2 * torch.rand(scale.shape, generator=generator)  # alpha * beta is not 1
     return module.eval()
 
