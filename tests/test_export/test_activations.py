@@ -4,7 +4,7 @@ import onnx
 import pytest
 import torch
 import torch.nn.functional as F
-from exported import Quantized, exported, operators, quantizer, run
+from onnx_files import Quantized, exported, operators, quantizer, run
 from torch import nn
 
 FLOAT = onnx.TensorProto.FLOAT

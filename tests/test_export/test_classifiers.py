@@ -5,7 +5,7 @@ import json
 import onnx
 import pytest
 import torch
-from exported import run
+from onnx_files import run
 from mmengine.config import Config
 from torch import nn
 from toy_models import build, calibrated, classifier

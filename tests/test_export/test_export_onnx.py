@@ -5,7 +5,7 @@ import sys
 import onnx
 import pytest
 import torch
-from exported import exported, run
+from onnx_files import exported, run
 from torch import nn
 
 from mmqnet.calibration import calibrate

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from exported import quantizer
+from onnx_files import quantizer
 from hypothesis import given
 from hypothesis import strategies as st
 

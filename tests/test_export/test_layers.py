@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from exported import exported, operators, quantizer, run
+from onnx_files import exported, operators, quantizer, run
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mmcv.cnn.bricks.conv_ws import ConvAWS2d
