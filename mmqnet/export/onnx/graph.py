@@ -95,7 +95,9 @@ def attribute(node: ir.Node, name: str, default: Any) -> Any:
     return default if found is None else found.value
 
 
-def module_names(nodes: Iterable[ir.Node], prefix: str) -> dict[ir.Node, str]:
+def module_names(
+    nodes: Iterable[ir.Node], prefix: str, known: Mapping[ir.Node, str] | None = None
+) -> dict[ir.Node, str]:
     """Return the name of the module that each node comes from.
 
     A module that runs several times, as the heads of a feature pyramid, gets ``#1``, ``#2``, ...
@@ -104,12 +106,14 @@ def module_names(nodes: Iterable[ir.Node], prefix: str) -> dict[ir.Node, str]:
     Args:
         nodes: The nodes, in the order of the graph, of one kind.
         prefix: What is left out at the beginning of the names.
+        known: Names that are known otherwise, by node; empty ones are not.
     """
     counts: dict[str, int] = {}
     names = {}
     for node in nodes:
-        scopes = ast.literal_eval(node.metadata_props.get(_SCOPES, "['', '']"))
-        name = scopes[-2].removeprefix(prefix) if len(scopes) > 1 else ''
+        scopes = ast.literal_eval(node.metadata_props.get(_SCOPES, "['']"))
+        name = (known or {}).get(node) or (scopes[-2] if len(scopes) > 1 else '')
+        name = name.removeprefix(prefix)
         count = counts[name] = counts.get(name, -1) + 1
         names[node] = f'{name}#{count}' if count else name
     return names

@@ -15,6 +15,8 @@ from mmqnet.export.onnx.translate import HARD_QUANTIZE
 from mmqnet.export.onnx.weights import (
     LAYERS,
     Weights,
+    bias_factors,
+    bias_of,
     emit_float,
     emit_integers,
     fold_batch_norm,
@@ -42,12 +44,20 @@ def find_layers(graph: ir.Graph, prefix: str) -> list[QuantizedNode]:
     """Name all layers like their modules; find the quantized ones, and fold normalizations in."""
     nodes = [node for node in graph if is_op(node, *LAYERS)]
     found = []
-    for node, name in graphs.module_names(nodes, prefix).items():
+    names = graphs.module_names(nodes, prefix, {node: _parameter_module(node) for node in nodes})
+    for node, name in names.items():
         node.name = name or node.name
         weights = read_weights(node)
         if weights is not None:
             found.append(QuantizedNode(node, fold_batch_norm(node, weights)))
     return found
+
+
+def _parameter_module(node: ir.Node) -> str:
+    """Return the module of a float layer by its parameter: a folded norm gives the node its own."""
+    value = node.inputs[1]
+    name = value.name if value is not None and value.is_initializer() else None
+    return name.removesuffix('.weight') if name and name.endswith('.weight') else ''
 
 
 def write_layer(
@@ -64,19 +74,27 @@ def write_layer(
     """
     node, weights = layer.node, layer.weights
     reason = _reason(node, weights)
-    in_float = not weights.fits_int8 or (bool(reason) and float_layers == 'fast')
-    kind = emit_float(node, weights) if in_float else emit_integers(node, weights)
     source = node.inputs[0].producer() if node.inputs[0] is not None else None
-    name = source.name if source is not None else None
-    function = functions.by_name.get(name or '')
+    name = source.name if source is not None and source.name is not None else ''
+    function = functions.by_name.get(name)
+    largest_code = 0 if function is None else max(function.codes)
+    largest = 0
+    if not weights.fits_int8 or (reason and float_layers == 'fast'):
+        kind = emit_float(node, weights)
+    else:
+        factors, bias = np.ones(1, np.int64), bias_of(node)
+        if function is not None and bias is not None and not is_op(node, 'MatMul'):
+            factors = bias_factors(weights, bias, function.scale, largest_code)
+        kind = emit_integers(node, weights, factors)
+        largest = weights.largest * int(factors.max())
     return ExportedLayer(
         name=node.name or '',
         kind=node.op_type,
         weights=kind,
         weight_bits=weights.bits,
-        largest_weight=0 if in_float else weights.largest,
-        codes='float' if function is None else forms[name or ''],
-        largest_code=0 if function is None else max(function.codes),
+        largest_weight=largest,
+        codes='float' if function is None else forms[name],
+        largest_code=largest_code,
         reason=reason,
     )
 

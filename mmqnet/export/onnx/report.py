@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 # Sums of two products in 16 bits: the instruction of CPUs without VNNI, which saturates.
-_LARGEST_PAIR = 2**15 - 1
+LARGEST_PAIR = 2**15 - 1
 SATURATION_FLAG = 'session.x64quantprecision'
 
 
@@ -41,7 +41,7 @@ class ExportedLayer:
     @property
     def can_saturate(self) -> bool:
         """Whether two products may exceed 16 bits, so that CPUs without VNNI saturate."""
-        return 2 * self.largest_weight * self.largest_code > _LARGEST_PAIR
+        return 2 * self.largest_weight * self.largest_code > LARGEST_PAIR
 
 
 @dataclass(frozen=True)

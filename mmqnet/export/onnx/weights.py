@@ -9,10 +9,12 @@ import torch
 
 from mmqnet.export.onnx import graph as graphs
 from mmqnet.export.onnx.graph import add_constant, add_node, constant, is_op
+from mmqnet.export.onnx.report import LARGEST_PAIR
 from mmqnet.export.onnx.translate import HARD_QUANTIZE
 from mmqnet.quantizers import Staircase
 
 LAYERS = ('Conv', 'Gemm', 'MatMul')
+_LARGEST_BIAS = 2**30  # of int32, with room for the sum
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,7 +128,7 @@ def fold_batch_norm(node: ir.Node, weights: Weights) -> Weights:
     if norm is None or not is_op(norm, 'BatchNormalization') or is_op(node, 'MatMul'):
         return weights
     parameters = [constant(value) for value in norm.inputs[1:5]]
-    bias = _bias(node)
+    bias = bias_of(node)
     if bias is None or any(array is None for array in parameters):
         return weights
     gamma, beta, mean, variance = (array.astype(np.float64) for array in parameters)  # type: ignore[union-attr]
@@ -142,7 +144,7 @@ def fold_batch_norm(node: ir.Node, weights: Weights) -> Weights:
 
 def add_to_bias(node: ir.Node, number: float) -> bool:
     """Add a number to the outputs of a layer by its bias; return whether it has a constant one."""
-    bias = _bias(node)
+    bias = bias_of(node)
     weight = node.inputs[1]
     if bias is None or is_op(node, 'MatMul') or weight is None or weight.shape is None:
         return False
@@ -157,7 +159,7 @@ def add_to_bias(node: ir.Node, number: float) -> bool:
     return True
 
 
-def _bias(node: ir.Node) -> np.ndarray | None:
+def bias_of(node: ir.Node) -> np.ndarray | None:
     """Return the constant bias of a layer, 0 if it has none, None if it is computed."""
     if len(node.inputs) < 3 or node.inputs[2] is None:
         return np.zeros(1)
@@ -182,22 +184,59 @@ def emit_float(node: ir.Node, weights: Weights) -> str:
     return 'float'
 
 
-def emit_integers(node: ir.Node, weights: Weights) -> str:
+def emit_integers(node: ir.Node, weights: Weights, factors: np.ndarray) -> str:
     """Give a layer its weights as integers and a DequantizeLinear; return their type in the file.
 
-    What fits into 4 bits is stored so, and cast to int8: runtimes fold the cast when they load the
-    file, and do not compute with int4 themselves.
+    What fits into 4 bits is stored so, and becomes int8 by a cast: runtimes fold it when they load
+    the file, and do not compute with int4 themselves.
+
+    Args:
+        node: The layer.
+        weights: Its weights.
+        factors: (1,) or (O,), by how much the integers are made larger, and the scales smaller, see
+            :func:`bias_factors`.
     """
     graph, name, integers = node.graph, weights.name, weights.integers
     assert isinstance(graph, ir.Graph) and integers is not None
+    larger = weights.along_axis(factors)
     is_small = -8 <= integers.min(initial=0) and integers.max(initial=0) <= 7
-    codes = add_constant(graph, name, integers.astype(ml_dtypes.int4 if is_small else np.int8))
     if is_small:
-        codes = add_node(node, 'Cast', [codes], f'{name}.int8', dict(to=ir.DataType.INT8))
-    scale = weights.scale.astype(np.float32)
+        small = add_constant(graph, name, integers.astype(ml_dtypes.int4))
+        wide = add_node(node, 'Cast', [small], f'{name}.wide', dict(to=ir.DataType.INT32))
+        by = add_constant(graph, f'{name}.factors', larger.astype(np.int32))
+        product = add_node(node, 'Mul', [wide, by], f'{name}.larger')
+        codes = add_node(node, 'Cast', [product], f'{name}.int8', dict(to=ir.DataType.INT8))
+    else:
+        codes = add_constant(graph, name, (integers * larger).astype(np.int8))
+    scale = (weights.scale / factors).astype(np.float32)
     per_channel = len(scale) > 1
     scales = add_constant(graph, f'{name}.scale', scale if per_channel else scale[0])
     axis = dict(axis=weights.axis) if per_channel else {}
     value = add_node(node, 'DequantizeLinear', [codes, scales], f'{name}.float', axis)
     node.replace_input_with(1, value)
     return 'int4' if is_small else 'int8'
+
+
+def bias_factors(
+    weights: Weights, bias: np.ndarray, input_scale: float, largest_code: int
+) -> np.ndarray:
+    """Return by how much integer weights may grow, for the sake of the bias.
+
+    A runtime rounds the bias to multiples of the scales of input and weights. With few bits those
+    are large beside a step of the output: with +-7 and 4 bits 1% of the codes would differ. Integers
+    that are 18 times as large, and scales as much smaller, bring that down to nothing, and sums of
+    two products stay below 16 bits.
+
+    Args:
+        weights: Integer weights.
+        bias: (1,) or (O,).
+        input_scale: Scale of the input's codes.
+        largest_code: The largest of them.
+
+    Returns:
+        Array: (1,) or (O,), integers of at least 1.
+    """
+    limit = min(127, LARGEST_PAIR // (2 * max(largest_code, 1)))
+    most = max(1, limit // max(weights.largest, 1))
+    units = np.abs(bias) / (weights.scale * max(input_scale, 1e-30))  # at a factor of 1
+    return np.clip(_LARGEST_BIAS // np.maximum(units, 1), 1, most).astype(np.int64)
