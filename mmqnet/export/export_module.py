@@ -80,7 +80,13 @@ def channel_statistics(preprocessor: Any) -> tuple[list[float], list[float]]:
         raise ValueError(
             f'`data_preprocessor.mean` should have 1 or 3 values, but got {mean.flatten().tolist()}'
         )
-    return mean.flatten().expand(3).tolist(), std.flatten().expand(3).tolist()
+    mean, std = (_decimals(values.flatten().expand(3)) for values in (mean, std))
+    return mean, std
+
+
+def _decimals(values: Tensor) -> list[float]:
+    """Return float32 numbers as they were written in a config: 123.675 and not 123.67500305."""
+    return [float(f'{value:.7g}') for value in values.tolist()]
 
 
 def bits_of_layers(model: nn.Module) -> dict[str, dict[str, int]]:

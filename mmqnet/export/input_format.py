@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.registry import DATASETS
 
 from mmqnet.checks import check_positive_integer
 
@@ -95,10 +96,9 @@ def classes_of(config: Config) -> tuple[str, ...]:
     dataset = _test_dataset(config)
     named = (dataset.get('metainfo') or {}).get('classes')
     if named is None and dataset.get('type') is not None:
-        from mmengine.registry import DATASETS, DefaultScope
-
-        with DefaultScope.overwrite_default_scope(config.get('default_scope')):
-            kind = dataset.type if isinstance(dataset.type, type) else DATASETS.get(dataset.type)
+        scope = config.get('default_scope')
+        with DATASETS.switch_scope_and_registry(scope) as registry:
+            kind = dataset.type if isinstance(dataset.type, type) else registry.get(dataset.type)
         named = getattr(kind, 'METAINFO', {}).get('classes')
     return (named,) if isinstance(named, str) else tuple(named or ())
 

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 import torch
@@ -65,7 +66,16 @@ def translate(
         except torch.onnx.OnnxExporterError as error:
             raise ValueError(_what_failed(module, error)) from error
     assert program is not None
+    _make_contiguous(program.model)
     return program.model
+
+
+def _make_contiguous(model: ir.Model) -> None:
+    """Copy constants that are views of others, as folding leaves them: later passes refuse them."""
+    for value in model.graph.initializers.values():
+        array = None if value.const_value is None else value.const_value.numpy()
+        if array is not None and not array.flags.c_contiguous:
+            value.const_value = ir.tensor(np.ascontiguousarray(array), name=value.name)
 
 
 def _translation() -> Any:
