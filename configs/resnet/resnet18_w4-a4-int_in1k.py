@@ -2,4 +2,3 @@ _base_ = ['./_base_/resnet18_in1k.py', '../_base_/quantization/w4-a4-int.py']
 
 model = dict(quantization=_base_.quantization)
 default_hooks = _base_.quantization_hooks
-default_hooks.temperature.weight.slope = 5

@@ -12,6 +12,7 @@ from mmqnet.layers.conv import (
     QuantConvWS2d,
 )
 from mmqnet.layers.linear import QuantLinear
+from mmqnet.layers.outputs import quantize_output
 from mmqnet.layers.owning import add_quantizer, place
 from mmqnet.layers.quantized_layer import QuantizedLayer
 from mmqnet.layers.residual import (
@@ -52,6 +53,7 @@ __all__ = [
     'parameter_roles',
     'place',
     'quantize_block_input',
+    'quantize_output',
     'quantize_summed_outputs',
     'reads_its_input_once',
     'summed_outputs',

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from mmdet.models.necks import FPN
 from torch import Tensor, nn
 
+from mmqnet.layers.outputs import first_weight, quantize_output
 from mmqnet.layers.owning import add_quantizer
 from mmqnet.quantizers import QuantizerConfig
 
@@ -39,7 +40,7 @@ class QuantFPN(FPN):
         """Return the sums of the top-down path, the finest first."""
         sums: list[Tensor] = []
         for i, conv in reversed(list(enumerate(self.lateral_convs))):
-            lateral = conv.output_quantizer(conv(inputs[i]))
+            lateral = conv(inputs[i])
             if sums:
                 size = None if 'scale_factor' in self.upsample_cfg else lateral.shape[2:]
                 lateral = lateral + F.interpolate(sums[0], size=size, **self.upsample_cfg)
@@ -52,7 +53,7 @@ def quantize_top_down(neck: nn.Module, quantizer: QuantizerConfig) -> None:
     neck.__class__ = QuantFPN
     convs = list(neck.get_submodule('lateral_convs').children())
     for i, conv in enumerate(convs):
-        weight = conv.get_parameter('conv.weight')
+        if not hasattr(conv, 'output_quantizer'):
+            quantize_output(conv, quantizer)
         is_operand = 0 < i < len(convs) - 1
-        add_quantizer(conv, 'output_quantizer', quantizer, weight)
-        add_quantizer(conv, 'sum_quantizer', quantizer if is_operand else None, weight)
+        add_quantizer(conv, 'sum_quantizer', quantizer if is_operand else None, first_weight(conv))

@@ -9,8 +9,9 @@ import importlib
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from mmqnet.layers.outputs import OutputQuantization, first_weight
 from mmqnet.layers.owning import add_quantizer
 from mmqnet.quantizers import Quantizer, QuantizerConfig
 
@@ -84,7 +85,7 @@ def quantize_block_input(block: nn.Module, quantizer: Quantizer | QuantizerConfi
         block: A residual block.
         quantizer: The quantizer that layers share, or the config of the block's own.
     """
-    add_quantizer(block, 'input_quantizer', quantizer, _weights(block))
+    add_quantizer(block, 'input_quantizer', quantizer, first_weight(block))
     block.register_forward_pre_hook(_quantize_first_argument)
 
 
@@ -119,7 +120,7 @@ def quantize_summed_outputs(block: nn.Module, quantizer: QuantizerConfig) -> Non
     (``norm_eval``) would keep them from learning.
     """
     for name in summed_outputs(block):
-        add_quantizer(block, name, quantizer, _weights(block))
+        add_quantizer(block, name, quantizer, first_weight(block))
     _attach(block)
     block.register_forward_pre_hook(_attach)
 
@@ -133,25 +134,9 @@ def _attach(block: nn.Module, *_: Any) -> None:
         return  # a graph has no hooks to add
     for name, module in summed_outputs(block).items():
         hooks = module._forward_hooks.values()
-        if not any(isinstance(hook, _OutputQuantization) for hook in hooks):
-            module.register_forward_hook(_OutputQuantization(block.get_submodule(name)))
-
-
-class _OutputQuantization:
-    """Forward hook that quantizes the output of a module; copies and pickles with the model."""
-
-    def __init__(self, quantizer: nn.Module) -> None:
-        self.quantizer = quantizer
-
-    def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
-        out = self.quantizer(output)
-        # the block adds in place, which autograd refuses for the view that a fixed quantizer gives
-        return out.clone() if self.quantizer.training else out
+        if not any(isinstance(hook, OutputQuantization) for hook in hooks):
+            module.register_forward_hook(OutputQuantization(block.get_submodule(name)))
 
 
 def _quantize_first_argument(block: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
     return (block.input_quantizer(args[0]), *args[1:])  # type: ignore[operator]
-
-
-def _weights(block: nn.Module) -> nn.Parameter:
-    return next(parameter for parameter in block.parameters() if parameter.dim() > 1)

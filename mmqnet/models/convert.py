@@ -1,15 +1,18 @@
 """Conversion: replaces the layers of a float model by quantized ones, in place."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
 from typing import NoReturn
 
+from mmcv.cnn import ConvModule
 from torch import nn
 
 from mmqnet.layers import (
     QUANTIZED_LAYERS,
     QuantizedLayer,
     quantize_block_input,
+    quantize_output,
     reads_its_input_once,
 )
 from mmqnet.models.inventory import weights_of
@@ -68,6 +71,7 @@ def convert(model: nn.Module, config: QuantizationConfig) -> QuantizationReport:
     _replace_layers(model, plans, shared)
     for block, activation in blocks.items():
         quantize_block_input(block, shared.get(activation, activation))
+    _quantize_outputs(model, plans.values())
     _refuse_reparameterization(model)
     return replace(report, sums=tuple(map(quantize_sums, sums)))
 
@@ -113,6 +117,19 @@ def _replace_layers(
                 parent._modules[name] = quantized[child]
 
 
+def _quantize_outputs(model: nn.Module, plans: Iterable[LayerPlan]) -> None:
+    """Quantize behind the layers, and behind the ConvModules that hold them."""
+    holders: dict[nn.Module, list[nn.Module]] = {}
+    for module in model.modules():
+        if isinstance(module, ConvModule):
+            holders.setdefault(module.conv, []).append(module)
+    for plan in plans:
+        if plan.output is not None:
+            layer = model.get_submodule(plan.name)
+            for module in holders.get(layer, [layer]):
+                quantize_output(module, plan.output)
+
+
 def _refuse_reparameterization(model: nn.Module) -> None:
     """Replace methods that would merge the float weights of several layers into one."""
     for module in model.modules():
@@ -134,6 +151,7 @@ def _report_layer(plan: LayerPlan) -> LayerReport:
         kind=type(plan.layer).__name__,
         weight=describe_quantizer(plan.weight),
         activation=describe_quantizer(plan.activation),
+        output=describe_quantizer(plan.output),
         reason=plan.reason,
         num_weights=sum(weight.numel() for weight in weights_of(plan.layer)),
         weight_bits=num_bits(plan.weight.levels) if plan.weight else 32,

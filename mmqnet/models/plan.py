@@ -8,7 +8,7 @@ from torch import nn
 from mmqnet.models.inventory import FoundLayer, find_layers
 from mmqnet.models.patterns import check_patterns, matches, matches_any
 from mmqnet.models.prediction_layers import prediction_layers
-from mmqnet.models.quantization_config import QuantizationConfig
+from mmqnet.models.quantization_config import LayerQuantizers, QuantizationConfig
 from mmqnet.quantizers import QuantizerConfig
 
 _IMAGE_CHANNELS = 4  # at most: RepVGG's first layer has several branches, each with a convolution
@@ -29,6 +29,7 @@ class LayerPlan:
         layer: The float layer.
         weight: Quantizer of its weights, None for float.
         activation: Quantizer of its input, None for float.
+        output: Quantizer of its output, None for float.
         reason: Why it stays in float; empty if it does not.
     """
 
@@ -36,6 +37,7 @@ class LayerPlan:
     layer: nn.Module
     weight: QuantizerConfig | None = None
     activation: QuantizerConfig | None = None
+    output: QuantizerConfig | None = None
     reason: str = ''
 
 
@@ -60,12 +62,12 @@ def plan_layers(model: nn.Module, config: QuantizationConfig) -> Iterator[LayerP
     _check_positions(config, places, held_back)
     _check_overrides(config, places, held_back)
     for layer in layers:
-        reason, weight, activation = held_back[layer.name], None, None
+        reason, chosen = held_back[layer.name], LayerQuantizers(None, None)
         if not reason:
-            weight, activation = config.for_layer(layer.name, places[layer.name])
-        if weight is None and activation is None and not reason:
+            chosen = config.for_layer(layer.name, places[layer.name])
+        if not any(chosen) and not reason:
             reason = 'config gives it neither weight nor activation levels'
-        yield LayerPlan(layer.name, layer.module, weight, activation, reason)
+        yield LayerPlan(layer.name, layer.module, *chosen, reason)
 
 
 def _first_layers(layers: list[FoundLayer]) -> list[str]:

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from mmqnet.checks import check_keys
 from mmqnet.models.patterns import matches
@@ -12,6 +12,14 @@ from mmqnet.quantizers import QuantizerConfig, merge_override, quantizer_config
 
 _POSITIONS = ('first', 'last')
 _KINDS = ('weight', 'activation')
+
+
+class LayerQuantizers(NamedTuple):
+    """The quantizers of one layer; None for float."""
+
+    weight: QuantizerConfig | None
+    activation: QuantizerConfig | None
+    output: QuantizerConfig | None = None
 
 
 @dataclass(frozen=True)
@@ -25,15 +33,17 @@ class QuantizationConfig:
         exclude: Patterns of layers that stay in float, whatever ``include`` says. Default: none.
         keep_float: Which of the ``'first'`` and ``'last'`` layers of the model stay in float.
             Default: both.
-        first: A dict with ``weight`` or ``activation`` (or both), which replace the common ones,
-            key by key, in the first layers; None stands for float. For layers that ``keep_float``
-            does not name. Default None: they get the common ones.
+        first: A dict with ``weight`` and ``activation`` (or one of them), which replace the common
+            ones, key by key, in the first layers; None stands for float. With ``output``, which
+            replaces the common ``activation`` key by key, the outputs are quantized too: of the
+            layer, or of the ConvModule that holds it. For layers that ``keep_float`` does not name.
+            Default None: they get the common ones.
         last: The same for the layers that give the predictions.
         sums: Quantizer of the operands of sums, in residual blocks and FPNs whose layers are all
             quantized, so that integers are added: replaces the common ``activation`` key by key.
             None (default) leaves the outputs of their branches in float.
-        overrides: From pattern to a dict with ``weight`` or ``activation`` (or both), which
-            replace the common ones, key by key; None stands for float. Later ones win.
+        overrides: From pattern to a dict as for ``first``, for the layers that match. Later ones
+            win.
         key: Where the dict is in the config file, for messages.
 
     Raises:
@@ -91,7 +101,7 @@ class QuantizationConfig:
 
     def for_layer(
         self, name: str, positions: Collection[str] = (), without: str | None = None
-    ) -> tuple[QuantizerConfig | None, QuantizerConfig | None]:
+    ) -> LayerQuantizers:
         """Return the quantizers of the layer ``name``.
 
         They are the common ones, with what its positions and then the overrides say.
@@ -108,7 +118,7 @@ class QuantizationConfig:
         for pattern, override in self.overrides.items():
             if pattern != without and matches(name, pattern):
                 chosen.update(override)
-        return chosen['weight'], chosen['activation']
+        return LayerQuantizers(**chosen)
 
     def _checked_overrides(
         self, common: Mapping[str, Any]
@@ -143,12 +153,7 @@ class QuantizationConfig:
         key = f'{self.key}.sums'
         if self.sums is None:
             return None
-        sums = quantizer_config(merge_override(common, self.sums), 'activation', key)
-        if sums.is_shared:
-            raise ValueError(
-                f"`{key}.granularity` should be 'layer', as sums do not share the function of "
-                f"layers' inputs, but got {sums.granularity!r}"
-            )
+        sums = _of_outputs(common, self.sums, key)
         if all(quantizer.is_of_weights for quantizer in self._all_quantizers()):
             raise ValueError(
                 f"`{key}` can have no effect, as layers' inputs stay in float: give "
@@ -159,7 +164,7 @@ class QuantizationConfig:
     def _all_quantizers(self) -> list[QuantizerConfig]:
         given = [self.weight, self.activation]
         for special in (self.first, self.last, *self.overrides.values()):
-            given += (special or {}).values()
+            given += [q for kind, q in (special or {}).items() if kind in _KINDS]
         return [quantizer for quantizer in given if quantizer is not None]
 
     def _set(self, name: str, value: Any) -> None:
@@ -167,11 +172,26 @@ class QuantizationConfig:
 
 
 def _merged(special: Any, common: Mapping[str, Any], key: str) -> dict[str, QuantizerConfig | None]:
-    check_keys(special, _KINDS, key)
-    return {
-        kind: _quantizer(merge_override(common[kind], value), kind, f'{key}.{kind}')
-        for kind, value in special.items()
+    check_keys(special, LayerQuantizers._fields, key)
+    result = {
+        kind: _quantizer(merge_override(common[kind], special[kind]), kind, f'{key}.{kind}')
+        for kind in _KINDS
+        if kind in special
     }
+    if 'output' in special:
+        result['output'] = _of_outputs(common['activation'], special['output'], f'{key}.output')
+    return result
+
+
+def _of_outputs(common: Any, given: Any, key: str) -> QuantizerConfig | None:
+    """Return the quantizer of outputs, which has the common settings of inputs."""
+    quantizer = _quantizer(merge_override(common, given), 'activation', key)
+    if quantizer is not None and quantizer.is_shared:
+        raise ValueError(
+            f"`{key}.granularity` should be 'layer', as outputs do not share the function of "
+            f"layers' inputs, but got {quantizer.granularity!r}"
+        )
+    return quantizer
 
 
 def _quantizer(config: Any, role: str, key: str) -> QuantizerConfig | None:

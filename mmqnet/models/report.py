@@ -22,6 +22,7 @@ class LayerReport:
         reason: Why it was left in float; empty if it was not.
         num_weights: Number of weights.
         weight_bits: Bits that one weight takes.
+        output: Levels of its output, or ``'float'``.
     """
 
     name: str
@@ -31,6 +32,7 @@ class LayerReport:
     reason: str
     num_weights: int
     weight_bits: int
+    output: str = 'float'
 
     @property
     def weight_bytes(self) -> float:
@@ -96,6 +98,7 @@ class QuantizationReport:
             'weights',
             'weight levels',
             'input levels',
+            *(['output levels'] if self._has_outputs else []),
             'in float as',
         ):
             table.add_column(heading, justify='right' if heading == 'weights' else 'left')
@@ -106,6 +109,7 @@ class QuantizationReport:
                 f'{layer.num_weights:,}',
                 layer.weight,
                 layer.activation,
+                *([layer.output] if self._has_outputs else []),
                 layer.reason,
             )
         table.caption = (
@@ -115,6 +119,10 @@ class QuantizationReport:
         )
         table.caption_justify = 'left'
         return _render(table) + (_render(self._sums_table()) if self.sums else '')
+
+    @property
+    def _has_outputs(self) -> bool:
+        return any(layer.output != 'float' for layer in self.layers)
 
     def _sums_table(self) -> Table:
         table = Table(title='Sums of integers', title_justify='left')

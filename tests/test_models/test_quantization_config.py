@@ -18,7 +18,7 @@ def test_defaults():
     assert config.include == ('*',)
     assert config.exclude == ()
     assert config.keep_float == ('first', 'last')
-    assert config.for_layer('any') == (config.weight, None)
+    assert config.for_layer('any') == (config.weight, None, None)
 
 
 def test_overrides_change_what_they_name():
@@ -31,11 +31,11 @@ def test_overrides_change_what_they_name():
             '*.c': dict(weight=None),
         },
     )
-    weight, activation = config.for_layer('a.x')
+    weight, activation, _ = config.for_layer('a.x')
     assert (len(weight.levels), weight.granularity) == (31, 'channel')
     assert (len(activation.levels), activation.thresholds) == (256, 'uniform')
-    assert config.for_layer('a.b.c') == (None, None)
-    assert config.for_layer('z') == (config.weight, config.activation)
+    assert config.for_layer('a.b.c') == (None, None, None)
+    assert config.for_layer('z') == (config.weight, config.activation, None)
 
 
 def test_overrides_with_other_levels_bring_their_own_thresholds_and_signed_levels():
@@ -44,7 +44,7 @@ def test_overrides_with_other_levels_bring_their_own_thresholds_and_signed_level
         activation=dict(levels='uint2', signed_levels=[-3, -1, 1, 3]),
         overrides={'a': dict(weight=dict(levels='pm4'), activation=dict(levels='uint4'))},
     )
-    weight, activation = config.for_layer('a')
+    weight, activation, _ = config.for_layer('a')
     assert weight.thresholds == 'kmeans'
     assert activation.signed_levels == 'auto'
 
@@ -58,13 +58,13 @@ def test_positions_change_what_they_name():
         last=dict(weight=None),
         overrides={'a': dict(weight=dict(levels='int5'))},
     )
-    weight, activation = config.for_layer('b', ['first'])
+    weight, activation, _ = config.for_layer('b', ['first'])
     assert weight == config.weight
     assert (len(activation.levels), activation.thresholds) == (256, 'uniform')
-    assert config.for_layer('b', ['last']) == (None, config.activation)
-    assert config.for_layer('b', ['first', 'last']) == (None, activation)
+    assert config.for_layer('b', ['last']) == (None, config.activation, None)
+    assert config.for_layer('b', ['first', 'last']) == (None, activation, None)
     assert len(config.for_layer('a', ['last'])[0].levels) == 31  # overrides name the layer itself
-    assert config.for_layer('b') == (config.weight, config.activation)
+    assert config.for_layer('b') == (config.weight, config.activation, None)
 
 
 def test_sums_replace_the_common_activation_key_by_key():
@@ -76,7 +76,7 @@ def test_sums_replace_the_common_activation_key_by_key():
 
 def test_overrides_alone():
     config = parse(overrides={'a': dict(weight=WEIGHT)})
-    assert config.for_layer('b') == (None, None)
+    assert config.for_layer('b') == (None, None, None)
     assert len(config.for_layer('a')[0].levels) == 7
 
 
