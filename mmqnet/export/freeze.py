@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from mmqnet.export.reader import hard_function
-from mmqnet.layers import QuantizedLayer
+from mmqnet.layers import QuantizedLayer, weight_quantizers
 from mmqnet.ops import hard_quantize
-from mmqnet.quantizers import Quantizer, Staircase
+from mmqnet.quantizers import Quantizer, Staircase, quantizers_of
 
 
 class FrozenQuantizer(nn.Module):
@@ -48,8 +48,7 @@ class FrozenQuantizer(nn.Module):
 def frozen(model: nn.Module) -> nn.Module:
     """Return a copy of a model in which active quantizers are :class:`FrozenQuantizer`.
 
-    Each layer and block gets one of its own, also where several shared a quantizer, so that the
-    name says whose it is.
+    Each layer gets one of its own for its weights, which it holds, also where layers shared one.
 
     Raises:
         RuntimeError: If a quantizer has not been calibrated.
@@ -58,23 +57,21 @@ def frozen(model: nn.Module) -> nn.Module:
     if any(module.training for module in model.modules()):
         raise ValueError('the model to export should be in evaluation mode: call `model.eval()`')
     clone = copy.deepcopy(model)
-    for module in list(clone.modules()):
-        for name, quantizer in _quantizers_of(module).items():
-            weight = None
-            if name == 'weight_quantizer' and isinstance(module, QuantizedLayer):
-                weight = module.effective_weight()
-            setattr(module, name, FrozenQuantizer(hard_function(quantizer, weight), weight))
+    for layer in list(clone.modules()):
+        quantizer = layer.weight_quantizer if isinstance(layer, QuantizedLayer) else None
+        if quantizer is not None and quantizer.is_active:
+            weight = layer.effective_weight()  # type: ignore[operator]
+            layer.weight_quantizer = FrozenQuantizer(hard_function(quantizer, weight), weight)
+    of_weights = {id(q) for q in weight_quantizers(clone).values()}
+    for quantizer in quantizers_of(clone).values():
+        if quantizer.is_active and id(quantizer) not in of_weights:
+            _freeze(quantizer)
     clone.eval()  # SSDVGG's does not return the model
     return clone
 
 
-def _quantizers_of(module: nn.Module) -> dict[str, Quantizer]:
-    """Return the active quantizers that a layer or block uses, by the names of the attributes."""
-    if isinstance(module, Quantizer):
-        return {}
-    attributes = {**module.__dict__, **module._modules}
-    return {
-        name: value
-        for name, value in attributes.items()
-        if isinstance(value, Quantizer) and value.is_active
-    }
+def _freeze(quantizer: Quantizer) -> None:
+    """Turn a quantizer of activations into a frozen one, the same object: hooks refer to it."""
+    made = FrozenQuantizer(hard_function(quantizer))
+    quantizer.__class__ = FrozenQuantizer  # type: ignore[assignment]
+    quantizer.__dict__ = made.__dict__

@@ -37,7 +37,12 @@ def files(tmp_path_factory) -> Path:
         data_prefix='val',
         pipeline=pipeline,
     )
-    loader = dict(num_workers=0, batch_size=1, dataset=dataset, sampler=dict(type='DefaultSampler', shuffle=False))
+    loader = dict(
+        num_workers=0,
+        batch_size=1,
+        dataset=dataset,
+        sampler=dict(type='DefaultSampler', shuffle=False),
+    )
     common = dict(default_scope='mmpretrain', test_dataloader=loader)
     for name, model in (('float', classifier()), ('quantized', quantized(classifier(), **W4A4))):
         Config(dict(model=model, **common)).dump(root / f'{name}.py')

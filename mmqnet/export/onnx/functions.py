@@ -9,6 +9,8 @@ import numpy as np
 from mmqnet.quantizers import Staircase
 
 _LARGEST = 255  # of uint8
+# Codes up to here, times weights up to 127: sums of two products that fit into 16 bits.
+_WITHOUT_SATURATION = 128
 _SMALL = 1e-6  # of a step; what is less counts as nothing
 
 
@@ -57,26 +59,14 @@ class CodeFunction:
         count = len(function.levels)
         if count > _LARGEST + 1:
             raise ValueError(f'an activation should have at most 256 levels, but got {count}')
-        levels = function.levels.double().numpy()
         edges = least_inputs(function.thresholds.numpy(), np.float32(beta))
-        form = function.integer_form()
-        integers = None if form is None else np.array(form.integers)
-        if integers is not None and integers[-1] - min(integers[0], 0) <= _LARGEST:
-            zero_point = max(0, -int(integers[0]))
-            codes, scale, table = integers + zero_point, float(form.scale), None  # type: ignore[union-attr]
-        else:
-            codes, scale, zero_point = np.arange(count), 1.0, 0
+        form, table = _affine_codes(function), None
+        if form is None:
+            form = tuple(range(count)), 1.0, 0
             table = tuple((np.float32(alpha) * function.levels.numpy()).tolist())
-        return cls(
-            tuple(edges.tolist()),
-            tuple(codes.tolist()),
-            scale,
-            zero_point,
-            table,
-            _rounding(levels, beta) if function.is_uniform else None,
-            0,
-            count - 1,
-        )
+        levels = function.levels.double().numpy()
+        rounding = _rounding(levels, beta) if function.is_uniform else None
+        return cls(tuple(edges.tolist()), *form, table, rounding, 0, count - 1)
 
     @property
     def is_narrow(self) -> bool:
@@ -125,6 +115,24 @@ def least_inputs(thresholds: np.ndarray, beta: np.float32) -> np.ndarray:
     while (also := (lower := np.nextafter(x, np.float32(-np.inf))) * beta >= thresholds).any():
         x = np.where(also, lower, x)
     return x
+
+
+def _affine_codes(function: Staircase) -> tuple[tuple[int, ...], float, int] | None:
+    """Return codes, scale and zero point of levels, or None if uint8 does not hold them.
+
+    Few levels are spread over the codes: then the products of scales, to which a runtime rounds
+    the bias of a layer, are small beside a step of its output.
+    """
+    form = function.integer_form()
+    if form is None:
+        return None
+    zero_point = max(0, -form.integers[0])
+    codes = [integer + zero_point for integer in form.integers]
+    if codes[-1] > _LARGEST:
+        return None
+    spread = min(_WITHOUT_SATURATION // max(codes[-1], 1), _LARGEST // max(zero_point, 1))
+    spread = max(spread, 1)
+    return tuple(spread * code for code in codes), float(form.scale) / spread, spread * zero_point
 
 
 def _rounding(levels: np.ndarray, beta: float) -> Rounding | None:

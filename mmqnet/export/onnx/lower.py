@@ -1,5 +1,6 @@
 """Writing ``Codes`` in ONNX: a rounding where the function is one, else comparisons."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -85,17 +86,21 @@ def _chain(
 ) -> ir.Value:
     """Add up comparisons in uint8, which is much faster than in float."""
     graph, name = _graph(node), node.name
+    spread = math.gcd(*(rise for _, rise in steps))
     total = None
     for i, (edge, rise) in enumerate(steps):
         bound = add_constant(graph, f'{name}.edge', np.array(edge, dtype))
         above = add_node(node, 'GreaterOrEqual', [x, bound], f'{name}.above{i}')
         step = add_node(node, 'Cast', [above], f'{name}.step{i}', dict(to=ir.DataType.UINT8))
-        if rise != 1:
-            step = add_node(node, 'Mul', [step, _code(node, 'rise', rise)], f'{name}.rise{i}')
+        if rise != spread:
+            more = _code(node, 'rise', rise // spread)
+            step = add_node(node, 'Mul', [step, more], f'{name}.rise{i}')
         total = step if total is None else add_node(node, 'Add', [total, step], f'{name}.sum{i}')
-    first = function.codes[function.low]
     if total is None:
         raise ValueError(f'`{name}` is a constant: no threshold lies in the range of its input')
+    if spread != 1:
+        total = add_node(node, 'Mul', [total, _code(node, 'spread', spread)], f'{name}.times')
+    first = function.codes[function.low]
     if first:
         total = add_node(node, 'Add', [total, _code(node, 'first', first)], f'{name}.plus')
     return total

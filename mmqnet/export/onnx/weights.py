@@ -243,8 +243,8 @@ def scaled_for_bias(
 
     A runtime rounds the bias to multiples of the product of both scales. With few bits that is a
     good part of an output's step: with ±7 and 4 bits 1% of the codes would differ. Integers that
-    are 18 times as large, and scales as much smaller, bring that down to nothing, and sums of two
-    products still stay below 16 bits. Where a normalization nearly switches a channel off, the bias
+    are 18 times as large, and scales as much smaller, bring that down, and sums of two products
+    still stay below 16 bits. Where a normalization nearly switches a channel off, the bias
     would not fit into int32: its weights, which count for nothing, become 0.
 
     Args:
