@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import torch
-from toy_models import activation_config
 from torch import Tensor, nn
+from toy_models import activation_config
 
 from mmqnet.export.onnx import ExportReport, export_onnx
 from mmqnet.quantizers import Quantizer, build_quantizer

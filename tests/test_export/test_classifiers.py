@@ -5,8 +5,8 @@ import json
 import onnx
 import pytest
 import torch
-from onnx_files import run
 from mmengine.config import Config
+from onnx_files import run
 from torch import nn
 from toy_models import build, calibrated, classifier
 

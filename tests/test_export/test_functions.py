@@ -5,9 +5,9 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from onnx_files import quantizer
 from hypothesis import given
 from hypothesis import strategies as st
+from onnx_files import quantizer
 
 from mmqnet.export.onnx.functions import CodeFunction, least_inputs
 from mmqnet.export.reader import hard_function

@@ -4,10 +4,10 @@ import math
 
 import pytest
 import torch
-from onnx_files import exported, operators, quantizer, run
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mmcv.cnn.bricks.conv_ws import ConvAWS2d
+from onnx_files import exported, operators, quantizer, run
 from torch import nn
 
 from mmqnet.calibration import calibrate
