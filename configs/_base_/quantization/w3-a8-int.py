@@ -3,7 +3,8 @@
 # int7 (±63), stored in 8 bits: sums of products with 8-bit activations stay exact on any CPU
 _base_ = './w3-a8u.py'
 quantization = dict(
-    weight=dict(granularity='channel'),
+    weight=dict(granularity='channel', surrogate_temperature=3),
+    activation=dict(surrogate_temperature=3),
     include=['*'],
     exclude=[],
     keep_float=[],
@@ -14,4 +15,13 @@ quantization = dict(
         output=dict(levels='uint8'),
     ),
     sums=dict(levels='uint8'),
+)
+# nearly the staircase from the first step; gradients keep their size by `surrogate_temperature`
+quantization_hooks = dict(
+    temperature=dict(
+        _delete_=True,
+        type='mmqnet.TemperatureHook',
+        by='progress',
+        weight=dict(start=100, end=1000),
+    )
 )
