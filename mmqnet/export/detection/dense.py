@@ -113,10 +113,12 @@ class DenseExport(DetectorExport):
         self, level: int, cls_score: Tensor, bbox_pred: Tensor, factor: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return boxes, scores and labels of a level's best pairs of a place and a class."""
-        scores = above(self.class_scores(cls_score), self.score_threshold)
+        scores = self.class_scores(cls_score)
         classes, pairs = scores.shape[2], scores.shape[1] * scores.shape[2]
         count = min(self.candidates, pairs) if self.candidates > 0 else pairs
         scores, places = scores.reshape(-1, pairs).topk(count)
+        # MMDetection drops low scores first: the same pairs, but millions of comparisons
+        scores = above(scores, self.score_threshold)
         labels, places = places % classes, places // classes
         boxes = self.boxes(level, bbox_pred, places)
         if factor is not None:
