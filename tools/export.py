@@ -122,6 +122,7 @@ class Progress:
         self.start = time.monotonic()
 
     def __call__(self, text: str) -> None:
+        """Say what begins."""
         self.done += 1
         seconds = time.monotonic() - self.start
         print(f'[{self.done}/{self.stages}] {text} ({seconds:.0f} s)', flush=True)

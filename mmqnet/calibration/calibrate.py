@@ -124,7 +124,7 @@ def _calibrate_input(name: str, quantizer: Quantizer, collector: SampleCollector
 
 
 def _log_signed(name: str, quantizer: Quantizer) -> None:
-    """Inputs that share a function count as one: a single signed one makes it signed."""
+    """Log that inputs which share a function count as one, which a single one makes signed."""
     config = quantizer.config
     if not config.level_sets(signed=True):
         raise ValueError(

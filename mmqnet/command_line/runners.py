@@ -8,6 +8,8 @@ from mmengine.device import get_device
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
+from mmqnet.engine.hooks import CalibrationHook, CheckpointCheckHook
+
 
 def build_runner(config: Config) -> Runner:
     """Build the runner that a config describes.
@@ -25,7 +27,10 @@ def build_runner(config: Config) -> Runner:
     """
     if config.launcher == 'pytorch' and get_device() == 'cpu':
         _join_processes(config)
-    return RUNNERS.build(config) if 'runner_type' in config else Runner.from_cfg(config)
+    runner = RUNNERS.build(config) if 'runner_type' in config else Runner.from_cfg(config)
+    if not any(isinstance(hook, CalibrationHook) for hook in runner.hooks):
+        runner.register_hook(CheckpointCheckHook())  # CalibrationHook makes the same checks
+    return runner
 
 
 def _join_processes(config: Config) -> None:

@@ -20,7 +20,7 @@ class _QuantizedConv(QuantizedLayer):
     _conv_forward: Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
     def forward(self, input: Tensor) -> Tensor:
-        """Convolves ``input`` (N, C, H, W)."""
+        """Convolve ``input`` (N, C, H, W)."""
         return self._conv_forward(self.quantized_input(input), self.quantized_weight(), self.bias)
 
 
@@ -38,7 +38,7 @@ class QuantConv2dAdaptivePadding(QuantConv2d, nn.Conv2d):
         self.padding = (0, 0)
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """Pads and convolves the quantized input: the padding is 0 as in other convolutions."""
+        """Pad and convolve the quantized input: the padding is 0 as in other convolutions."""
         pads: list[int] = []
         for axis in (1, 0):  # F.pad wants the last dimension first
             extent = (self.kernel_size[axis] - 1) * self.dilation[axis] + 1
@@ -56,7 +56,7 @@ class QuantConvWS2d(_QuantizedConv, ConvWS2d, nn.Conv2d):
     eps: float
 
     def effective_weight(self) -> Tensor:
-        """The standardized weights, (out, in, kH, kW)."""
+        """Return the standardized weights, (out, in, kH, kW)."""
         flat = self.weight.flatten(1)
         # not std_mean: its last bits differ
         mean, std = (v.view(-1, 1, 1, 1) for v in (flat.mean(dim=1), flat.std(dim=1)))
@@ -70,5 +70,5 @@ class QuantConvAWS2d(_QuantizedConv, ConvAWS2d, nn.Conv2d):
     _get_weight: Callable[[Tensor], Tensor]
 
     def effective_weight(self) -> Tensor:
-        """The standardized weights, (out, in, kH, kW)."""
+        """Return the standardized weights, (out, in, kH, kW)."""
         return self._get_weight(self.weight)

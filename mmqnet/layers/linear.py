@@ -12,5 +12,5 @@ class QuantLinear(QuantizedLayer, nn.Linear):
     """Linear with quantized weights and input; arguments as for ``nn.Linear`` and the mixin."""
 
     def forward(self, input: Tensor) -> Tensor:
-        """Maps ``input`` (..., in_features) to (..., out_features)."""
+        """Map ``input`` (..., in_features) to (..., out_features)."""
         return F.linear(self.quantized_input(input), self.quantized_weight(), self.bias)

@@ -1,6 +1,5 @@
 """From a config and a checkpoint to a quantized model, without a runner."""
 
-import pickle
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,10 +7,11 @@ from typing import Any
 
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
-from mmengine.runner import load_checkpoint
+from mmengine.runner.checkpoint import load_state_dict
 from torch import nn
 
 from mmqnet.layers import parameter_roles
+from mmqnet.models.checkpoint_checks import check_state, read_checkpoint, weights_of
 from mmqnet.models.report import QuantizationReport
 from mmqnet.quantizers import quantizers_of
 
@@ -81,26 +81,23 @@ def load_weights(model: nn.Module, path: str) -> None:
         >>> path = f'{tempfile.mkdtemp()}/float.pth'
         >>> save_checkpoint(dict(state_dict=nn.Linear(4, 2).state_dict()), path)
         >>> load_weights(nn.Linear(4, 2), path)
-        Loads checkpoint by local backend from path: ...
         >>> load_weights(nn.Linear(4, 3), path)
         Traceback (most recent call last):
             ...
         ValueError: `weight` should be of the shape (3, 4), but is (2, 4) in ...
     """
-    if '://' not in path and not Path(path).is_file():
-        raise FileNotFoundError(f'the checkpoint {path!r} does not exist')
+    checkpoint = read_checkpoint(path)
+    check_state(model, checkpoint, path)
+    weights = weights_of(checkpoint, path)
     missing: list[str] = []
     hook = model.register_load_state_dict_post_hook(
         lambda _, keys: missing.extend(keys.missing_keys)
     )
     try:
-        checkpoint = load_checkpoint(model, path, map_location='cpu')
-    except (AttributeError, EOFError, KeyError, RuntimeError, pickle.UnpicklingError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ValueError(f'{path!r} cannot be read as a checkpoint: {reason}') from error
+        load_state_dict(model, weights)
     finally:
         hook.remove()
-    _check_parameters(model, checkpoint.get('state_dict', checkpoint), missing, path)
+    _check_parameters(model, weights, missing, path)
 
 
 def check_calibrated(model: nn.Module, path: str) -> None:
@@ -131,7 +128,7 @@ def _check_parameters(
     wanted = [key for key, role in parameter_roles(model).items() if role != 'scale']
     for key in wanted:
         parameter = model.get_parameter(key)
-        found = saved.get(key, saved.get(f'module.{key}', parameter))
+        found = saved.get(key, parameter)
         if found.shape != parameter.shape:
             raise ValueError(
                 f'`{key}` should be of the shape {tuple(parameter.shape)}, '

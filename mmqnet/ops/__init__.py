@@ -5,8 +5,7 @@ Depends on torch, and on Triton where there is one.
 """
 
 from . import kernel as _kernel  # noqa: F401  loads the compiled kernel
-from .fingerprint import fingerprint
 from .kmeans import kmeans_1d
 from .quantize import hard_codes, hard_quantize, soft_quantize
 
-__all__ = ['fingerprint', 'hard_codes', 'hard_quantize', 'kmeans_1d', 'soft_quantize']
+__all__ = ['hard_codes', 'hard_quantize', 'kmeans_1d', 'soft_quantize']

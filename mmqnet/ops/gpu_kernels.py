@@ -17,7 +17,7 @@ _VARYING = ['n', 'half', 'rows', 'columns']
 
 @triton.jit
 def _place_of_program(rows, inner, columns, tile_rows: tl.constexpr, tile_columns: tl.constexpr):
-    """This program's place in a row of tiles, and the rows, offsets and mask of its tile."""
+    """Return this program's place in a row of tiles, and the rows, offsets and mask of its tile."""
     program = tl.program_id(0)
     place = program % columns
     row = (program // columns).to(tl.int64) * tile_rows + tl.arange(0, tile_rows)
@@ -39,7 +39,7 @@ def _difference(x, beta, b):
 
 @triton.jit
 def _add_sigmoid(difference, gap, temperature, value, slope):
-    """Adds a sigmoid to ``value`` and its slope to ``slope``."""
+    """Add a sigmoid to ``value`` and its slope to ``slope``."""
     u = difference * temperature
     # Not a minimum, in which a NaN would be lost.
     u = tl.where(u > 80.0, 80.0, u)
@@ -52,7 +52,7 @@ def _add_sigmoid(difference, gap, temperature, value, slope):
 
 @triton.jit
 def _without_tiny(v):
-    """What is left at the clamp of an exponent becomes 0: it must stay so when x is huge."""
+    """Set to 0 what is left at the clamp of an exponent: it must stay so when x is huge."""
     return tl.where(tl.abs(v) < 1e-30, 0.0, v)
 
 
@@ -92,7 +92,7 @@ def _is_unit(levels, thresholds, n):
 
 @triton.jit
 def _soft_unit(x, beta, levels, thresholds, n, temperature):
-    """The sums of :func:`_soft` where nothing must be searched or looked up."""
+    """Return the sums of :func:`_soft` where nothing must be searched or looked up."""
     low = tl.load(thresholds)
     bottom = tl.load(levels)
     gap = tl.load(levels + 1) - bottom
@@ -114,7 +114,7 @@ def _soft_unit(x, beta, levels, thresholds, n, temperature):
 
 @triton.jit
 def _soft_window(x, beta, levels, thresholds, n, half, temperature):
-    """The sums of :func:`_soft`, over the thresholds near x and the nearest one on each side."""
+    """Return the sums of :func:`_soft` over thresholds near x and the nearest one on each side."""
     t = x * beta
     reach = _WINDOW / temperature + 1e-6 * tl.abs(t)  # t is rounded
     first = _count(thresholds, n, half, t - reach)

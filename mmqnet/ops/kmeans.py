@@ -99,7 +99,7 @@ class _Sorted:
         )
 
     def distinct(self) -> Tensor | None:
-        """The distinct values in float64, or None if they are more than ``_BOUNDARIES``."""
+        """Return the distinct values in float64, or None if they are more than ``_BOUNDARIES``."""
         return None if self.begins is None else self.values[self.begins].double()
 
     def start(self, k: int) -> Tensor:
@@ -163,7 +163,7 @@ class _Sorted:
         return torch.cat((bounds.new_zeros(1), bounds, bounds.new_full((1,), len(self.values))))
 
     def _statistics(self, bounds: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Number of values, mean (about the offset) and squared error of each interval."""
+        """Return number of values, mean (about the offset) and squared error of each interval."""
         count = bounds.diff().double()
         total = self.sums[bounds].diff()
         mean = total / count.clamp(min=1)

@@ -168,7 +168,7 @@ class _Reduction:
             self.total[piece] = values
 
     def result(self) -> Tensor:
-        """The sums, of the scale's shape and dtype."""
+        """Return the sums, of the scale's shape and dtype."""
         if self.scale.numel() > 1:
             self.total = self.total.view(self.x.shape).sum_to_size(self.scale.shape)
         return self.total.reshape(self.scale.shape).to(self.scale.dtype)

@@ -200,7 +200,9 @@ class TestPhases:
             if name in frozen:
                 assert not changed & parameters, name
             else:
-                assert len(changed & parameters) > 0.9 * len(parameters), name
+                # batch normalization cancels the output scales of the layer before it
+                learn = {n for n in parameters if not n.endswith('.log_alpha')}
+                assert len(changed & learn) > 0.9 * len(learn), name
 
     def test_adamw(self, configs, float_checkpoint, tmp_path):
         """Its decay is apart from the gradients, and its state counts steps."""

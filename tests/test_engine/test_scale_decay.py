@@ -107,7 +107,7 @@ class Exempt(Hook):
 
     def after_load_checkpoint(self, runner, checkpoint):
         if runner._resume:
-            check_optimizer_state(runner.optim_wrapper, checkpoint)
+            check_optimizer_state(runner.optim_wrapper, checkpoint, runner._load_from)
 
     def before_train_iter(self, runner, batch_idx, data_batch=None):
         model = runner.model
@@ -291,7 +291,7 @@ def test_a_resumed_run_ends_with_the_same_bits(tmp_path, options):
 def test_an_optimizer_without_the_exemption_is_not_resumed(tmp_path):
     train(tmp_path / 'before', exempts=False, epochs=1)
     checkpoint = str(tmp_path / 'before' / 'epoch_1.pth')
-    message = r'the checkpoint has 1 parameter groups, but that of this run has 2: .*`load_from`'
+    message = r'epoch_1\.pth. has 1 parameter groups, but that of this run has 2: .*`load_from`'
     with pytest.raises(ValueError, match=message):
         train(tmp_path / 'after', load_from=checkpoint, resume=True)
     train(tmp_path / 'start', load_from=checkpoint, epochs=1)
@@ -318,7 +318,7 @@ def test_a_config_in_place_of_an_optimizer_is_left_alone():
     model = Model()
     exempt_scales_from_decay(None, None, model)
     exempt_scales_from_decay(dict(optimizer=ADAMW), [dict(type='PolyLR')], model)
-    check_optimizer_state(None, dict(optimizer=dict(param_groups=[{}])))
+    check_optimizer_state(None, dict(optimizer=dict(param_groups=[{}])), 'a.pth')
 
 
 def test_a_second_time_changes_nothing():

@@ -332,6 +332,32 @@ class TestPatterns:
         assert len(head.cls_convs[0].conv.weight_quantizer.levels) == 255
         assert type(head.retina_cls) is nn.Conv2d
 
+    def test_first_and_last_layers_have_bits_of_their_own(self):
+        special = dict(weight=dict(levels='int8'), activation=dict(levels='uint4'))
+        model = self.build(keep_float=[], first=special, last=special)
+        layers = [model.backbone.conv1, model.bbox_head.retina_cls, model.bbox_head.retina_reg]
+        for layer in layers:
+            assert len(layer.weight_quantizer.levels) == 255
+            assert len(layer.input_quantizer.levels) == 16
+        assert len(model.neck.fpn_convs[0].conv.weight_quantizer.levels) == 7
+        in_float = dict(weight=None, activation=None)
+        model = self.build(keep_float=[], last=in_float)
+        assert type(model.bbox_head.retina_cls) is nn.Conv2d
+
+    @pytest.mark.parametrize(
+        ('position', 'given', 'others', 'why'),
+        [
+            ('last', 'int8', dict(include=['backbone']), r"`bbox_head\.retina_cls` \(and 1 more\) "
+             r"stays in float as 'not included'; .* or set `quantization\.last` to None"),
+            ('first', 'int8', dict(exclude=['backbone.conv1']), r"`backbone\.conv1` .*'excluded'"),
+            ('first', 'pm4', {}, r'`backbone\.conv1` has these quantizers without it; drop it'),
+        ],
+    )  # fmt: skip
+    def test_a_position_without_effect(self, position, given, others, why):
+        special = {position: dict(weight=dict(levels=given))}
+        with pytest.raises(ValueError, match=rf'`quantization\.{position}` can have no .*: {why}'):
+            self.build(keep_float=[], **special, **others)
+
     def test_nothing_left_to_quantize(self):
         with pytest.raises(ValueError, match=r'no layer of RetinaNet can be quantized: .*excluded'):
             self.build(exclude=['backbone', 'neck', 'bbox_head'])

@@ -27,6 +27,7 @@ from mmqnet.quantizers import (
     quantizer_config,
     quantizers_of,
 )
+from mmqnet.registry import QUANTIZERS
 
 MODULE = 'quantizers_of_the_documentation'
 
@@ -41,6 +42,7 @@ def page(root, tmp_path_factory):
     sys.path.insert(0, str(folder))
     yield SimpleNamespace(code=blocks[0], config=blocks[1], folder=folder)
     sys.path.remove(str(folder))
+    QUANTIZERS.module_dict.pop('LearnedStep', None)
 
 
 @pytest.fixture(scope='module')
@@ -149,7 +151,7 @@ def test_an_override_may_take_another_method(learned_step, override, names):
     config = QuantizationConfig(
         weight=dict(levels='pm4', thresholds='uniform'), overrides={'a': dict(weight=override)}
     )
-    weight, _ = config.for_layer('a')
+    weight = config.for_layer('a').weight
     assert (weight.type, len(weight.levels)) == names
 
 

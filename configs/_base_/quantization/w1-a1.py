@@ -1,4 +1,6 @@
 # Binary weights (-1, 1), binary activations (0, 1)
 # As the paper trains; at low activation bits start with a recipe `u`, see docs/low_bit.md
 _base_ = './w2-a2.py'
-quantization = dict(weight=dict(levels='binary'), activation=dict(levels='uint1'))
+quantization = dict(
+    weight=dict(levels='binary', backward_temperature=1), activation=dict(levels='uint1')
+)

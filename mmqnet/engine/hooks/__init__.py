@@ -2,6 +2,7 @@
 
 from mmqnet.engine.hooks.batch_norm_reestimation_hook import BatchNormReestimationHook
 from mmqnet.engine.hooks.calibration_hook import CalibrationHook
+from mmqnet.engine.hooks.checkpoint_check_hook import CheckpointCheckHook
 from mmqnet.engine.hooks.checkpoint_hook import CheckpointHook
 from mmqnet.engine.hooks.phase_hook import PhaseHook
 from mmqnet.engine.hooks.randomness_hook import RandomnessHook
@@ -12,6 +13,7 @@ from mmqnet.engine.hooks.temperature_hook import TemperatureHook
 __all__ = [
     'BatchNormReestimationHook',
     'CalibrationHook',
+    'CheckpointCheckHook',
     'CheckpointHook',
     'PhaseHook',
     'RandomnessHook',

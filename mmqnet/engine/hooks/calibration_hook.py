@@ -1,4 +1,4 @@
-"""Calibrates the quantizers when they begin to quantize."""
+"""Prepares a quantized training, and calibrates the quantizers when they begin to quantize."""
 
 from typing import Any
 
@@ -7,10 +7,12 @@ from mmengine.runner import Runner
 from torch import nn
 
 from mmqnet.calibration import calibrate_on_samples, pending_quantizers
-from mmqnet.checks import check_positive_integer, check_seed
+from mmqnet.checks import check_bool, check_positive_integer, check_seed
 from mmqnet.engine.hooks.phase_hook import PhaseHook
+from mmqnet.engine.loading import check_checkpoint, check_file, warn_of_random_weights
 from mmqnet.engine.modes import set_modes
-from mmqnet.engine.unwrap import with_averages
+from mmqnet.engine.optimizers import exempt_scales_from_decay
+from mmqnet.engine.unwrap import unwrap, with_averages
 from mmqnet.quantizers import Mode, quantizers_of
 from mmqnet.registry import HOOKS
 
@@ -24,23 +26,51 @@ class CalibrationHook(Hook):
     moment. A checkpoint carries the result: a resumed run, or one from a quantized checkpoint,
     skips it. The training's own order of samples and random numbers stay untouched.
 
+    Before, it refuses checkpoints that do not fit the model, takes the weight decay off the scales
+    and sets the modes of all quantizers, whatever the checkpoint says of them.
+
     Args:
         num_samples (int): Training samples for the activations; default 1000, as in the paper.
         seed (int): Of their choice. Default 0.
+        from_scratch (bool): Whether the training is meant to start from random weights; otherwise
+            it warns of them. Default False.
 
     Raises:
-        TypeError: If an argument is no integer.
+        TypeError: If an argument has the wrong type.
         ValueError: If ``num_samples`` is not positive, or ``seed`` negative.
+
+    Example:
+        >>> from mmengine.registry import HOOKS
+        >>> hook = HOOKS.build(dict(type='mmqnet.CalibrationHook', num_samples=64))
     """
 
     # after PhaseHook, which says what quantizes
     priority = 'ABOVE_NORMAL'
 
-    def __init__(self, num_samples: int = 1000, seed: int = 0) -> None:
+    def __init__(self, num_samples: int = 1000, seed: int = 0, from_scratch: bool = False) -> None:
         check_positive_integer(num_samples, 'CalibrationHook.num_samples')
         check_seed(seed, 'CalibrationHook.seed')
+        check_bool(from_scratch, 'CalibrationHook.from_scratch')
         self._num_samples = num_samples
         self._seed = seed
+        self._from_scratch = from_scratch
+
+    def before_run(self, runner: Runner) -> None:
+        """Check the checkpoint's file, and take the weight decay off the scales.
+
+        Raises:
+            ValueError: If the file is no complete checkpoint.
+        """
+        check_file(runner)
+        exempt_scales_from_decay(runner.optim_wrapper, runner.param_schedulers, runner.model)
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """Check that the checkpoint fits the model, before it is loaded into it.
+
+        Raises:
+            ValueError: If it does not.
+        """
+        check_checkpoint(runner, checkpoint)
 
     def before_train(self, runner: Runner) -> None:
         """Calibrate what has not been calibrated; the weights have been loaded by now."""
@@ -48,6 +78,8 @@ class CalibrationHook(Hook):
             # a checkpoint may come from a training that was in a phase
             for model in with_averages(runner):
                 set_modes(model, Mode.LEARNED, Mode.LEARNED)
+        if pending_quantizers(unwrap(runner.model)) and not self._from_scratch:
+            warn_of_random_weights(runner)
         self._calibrate(runner)
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:

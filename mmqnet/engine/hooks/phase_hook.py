@@ -31,6 +31,11 @@ class PhaseHook(Hook):
     Raises:
         TypeError: If the schedule is no list, or a ``begin`` no number.
         ValueError: If a key or phase is unknown, or the ``begin`` values are out of order.
+
+    Example:
+        >>> from mmengine.registry import HOOKS
+        >>> schedule = [dict(begin=0, phase='weights'), dict(begin=0.5, phase='both')]
+        >>> hook = HOOKS.build(dict(type='mmqnet.PhaseHook', schedule=schedule))
     """
 
     # before CalibrationHook, which calibrates what begins to quantize

@@ -24,6 +24,10 @@ class ScaleLogHook(Hook):
     Raises:
         TypeError: If ``interval`` is no integer.
         ValueError: If it is not positive.
+
+    Example:
+        >>> from mmengine.registry import HOOKS
+        >>> hook = HOOKS.build(dict(type='mmqnet.ScaleLogHook', interval=50))
     """
 
     priority = 'BELOW_NORMAL'

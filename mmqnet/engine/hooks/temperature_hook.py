@@ -31,6 +31,10 @@ class TemperatureHook(Hook):
     Raises:
         TypeError: If a value of a schedule is no number.
         ValueError: If a schedule has an unknown or missing key or a value out of range.
+
+    Example:
+        >>> from mmengine.registry import HOOKS
+        >>> hook = HOOKS.build(dict(type='mmqnet.TemperatureHook', weight=dict(slope=10, cap=99)))
     """
 
     priority = 'NORMAL'

@@ -55,12 +55,13 @@ def exempt_scales_from_decay(
         )
 
 
-def check_optimizer_state(optim_wrapper: Any, checkpoint: Mapping[str, Any]) -> None:
+def check_optimizer_state(optim_wrapper: Any, checkpoint: Mapping[str, Any], path: str) -> None:
     """Refuse a checkpoint whose optimizer has another number of parameter groups.
 
     Args:
         optim_wrapper: Of a runner that resumes; nothing happens while it is a config or None.
         checkpoint: The whole checkpoint.
+        path: Of its file, for the message.
 
     Raises:
         ValueError: If the state of an optimizer in it does not fit.
@@ -72,10 +73,10 @@ def check_optimizer_state(optim_wrapper: Any, checkpoint: Mapping[str, Any]) -> 
         found, own = len(state.get('param_groups', ())), len(wrapper.optimizer.param_groups)
         if found not in (0, own):
             raise ValueError(
-                f'the optimizer in the checkpoint has {found} parameter groups, but that of this '
-                f'run has {own}: it was saved with another `optim_wrapper`, or before scales had '
-                'no weight decay; take the checkpoint as `load_from` without `resume`, which '
-                'starts a new optimizer'
+                f'the optimizer in {path!r} has {found} parameter groups, but that of this run '
+                f'has {own}: it was saved with another `optim_wrapper`, or before scales had no '
+                'weight decay; take the checkpoint as `load_from` without `resume`, which starts '
+                'a new optimizer'
             )
 
 

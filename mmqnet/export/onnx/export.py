@@ -91,7 +91,9 @@ def export_onnx(
     check_choice(thresholds, THRESHOLDS, 'thresholds')
     check_choice(float_layers, FLOAT_LAYERS, 'float_layers')
     if opset < OPSET:
-        raise ValueError(f'`opset` should be at least {OPSET}, the first with int4, but got {opset}')
+        raise ValueError(
+            f'`opset` should be at least {OPSET}, the first with int4, but got {opset}'
+        )
     model = translate(frozen(module), example, input_names, output_names, dynamic_batch, opset)
     graph, functions = model.graph, Functions()
     split(graph, functions, PREFIX)
@@ -112,7 +114,7 @@ def export_onnx(
             for name, form in forms.items()
             if form == 'grid'
         },
-        warnings=_warnings(exported, forms),
+        warnings=_warnings(exported, forms, data),
         external_data=None if data is None else str(data),
     )
 
@@ -137,8 +139,12 @@ def _tidy(model: ir.Model, metadata: Mapping[str, str]) -> None:
     model.metadata_props.update(metadata)
 
 
-def _warnings(layers: Sequence[ExportedLayer], forms: Mapping[str, str]) -> tuple[str, ...]:
+def _warnings(
+    layers: Sequence[ExportedLayer], forms: Mapping[str, str], data: Path | None
+) -> tuple[str, ...]:
     found = []
+    if data is not None:
+        found.append(f'the weights are in external data: {str(data)!r} belongs to the file')
     saturating = [layer.name for layer in layers if layer.can_saturate]
     if saturating:
         found.append(

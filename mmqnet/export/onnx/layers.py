@@ -15,16 +15,28 @@ from mmqnet.export.onnx.translate import HARD_QUANTIZE
 from mmqnet.export.onnx.weights import (
     LAYERS,
     Weights,
-    bias_factors,
     bias_of,
+    emit_bias,
     emit_float,
     emit_integers,
     fold_batch_norm,
     read_weights,
+    scaled_for_bias,
 )
 from mmqnet.quantizers import Staircase
 
 FLOAT_LAYERS = ('small', 'fast')
+_IN_FLOAT = 'its output is used in float'
+_FUSED_WITH_GEMM = (
+    'Elu',
+    'HardSigmoid',
+    'LeakyRelu',
+    'Relu',
+    'Selu',
+    'Sigmoid',
+    'Softplus',
+    'Tanh',
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,8 +95,9 @@ def write_layer(
         kind = emit_float(node, weights)
     else:
         factors, bias = np.ones(1, np.int64), bias_of(node)
-        if function is not None and bias is not None and not is_op(node, 'MatMul'):
-            factors = bias_factors(weights, bias, function.scale, largest_code)
+        if function is not None and bias is not None:
+            weights, factors = scaled_for_bias(weights, bias, function.scale, largest_code)
+            emit_bias(node, weights, factors, function.scale)
         kind = emit_integers(node, weights, factors)
         largest = weights.largest * int(factors.max())
     return ExportedLayer(
@@ -110,7 +123,12 @@ def _reason(node: ir.Node, weights: Weights) -> str:
         return 'the levels of its input are no integers'
     if not is_op(source, 'DequantizeLinear'):
         return 'its input is not quantized'
-    return _reason_behind(node) if is_op(node, 'Conv') else ''
+    if is_op(node, 'Conv'):
+        return _reason_behind(node)
+    # a product may end in float, unless ONNX Runtime takes it for one with what is behind
+    behind = graphs.only_reader(node.outputs[0])
+    fused = is_op(node, 'Gemm') and is_op(behind, *_FUSED_WITH_GEMM)
+    return _IN_FLOAT if fused else ''
 
 
 def _reason_behind(node: ir.Node) -> str:
@@ -120,8 +138,10 @@ def _reason_behind(node: ir.Node) -> str:
     if behind is not None and is_op(behind, 'Relu'):
         value = behind.outputs[0]
     found = graphs.readers(value)
-    if value.is_graph_output() or not all(is_op(n, 'QuantizeLinear', 'GreaterOrEqual') for n in found):
-        return 'its output is used in float'
+    if value.is_graph_output() or not all(
+        is_op(n, 'QuantizeLinear', 'GreaterOrEqual') for n in found
+    ):
+        return _IN_FLOAT
     if any(is_op(n, 'GreaterOrEqual') for n in found):
         return 'the thresholds of its output are not those of a rounding'
     return f'its output is quantized in {len(found)} ways' if len(found) > 1 else ''

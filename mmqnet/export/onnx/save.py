@@ -9,7 +9,7 @@ import onnx_ir as ir
 from mmqnet.atomic import replacing
 
 LARGEST_FILE = 2**31 - 2**20  # protobuf's limit, less what names and nodes take
-_SMALLEST_EXTERNAL = 1024
+SMALLEST_EXTERNAL = 1024  # bytes of a tensor
 
 
 def save(model: ir.Model, path: str | Path) -> Path | None:
@@ -37,7 +37,7 @@ def save(model: ir.Model, path: str | Path) -> Path | None:
             model,
             folder / path.name,
             external_data=data.name,
-            size_threshold_bytes=_SMALLEST_EXTERNAL,
+            size_threshold_bytes=SMALLEST_EXTERNAL,
         )
         _check(folder / path.name)
         (folder / data.name).replace(data)

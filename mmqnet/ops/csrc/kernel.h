@@ -160,16 +160,25 @@ MMQ_INLINE Soft soft_window(const SoftPlan& plan, vf x, vf beta) {
   return sum;
 }
 
+// `pair`: two thresholds take part, as at every temperature from 18 on; their terms need no loop.
+template <bool pair>
 MMQ_INLINE Soft soft_unit(const SoftPlan& plan, vf x, vf beta) {
   const vf first = __builtin_convertvector(find_cell(x * beta, plan.cell_low, 1.0f, plan.last_cell), vf);
   const vf left = all(static_cast<float>(plan.n)) - first;  // thresholds from the first one on
   const float gap = plan.gaps[0];
   Soft sum{first * gap + plan.levels[0], vf{}};
-  add_terms(0, plan.count, sum, [&](int64_t i, Soft& group) __attribute__((always_inline)) {
+  const auto term = [&](int64_t i, Soft& group) __attribute__((always_inline)) {
     const float step = static_cast<float>(i);
     add_sigmoid(plan.temperature * difference(x, beta, first + plan.thresholds[0] + step),
                 step < left ? all(gap) : vf{}, group);
-  });
+  };
+  if (pair) {
+    Soft both{vf{}, vf{}};
+    term(0, both);
+    term(1, both);
+    return {sum.value + both.value, both.slope};
+  }
+  add_terms(0, plan.count, sum, term);
   return sum;
 }
 
@@ -231,11 +240,26 @@ MMQ_INLINE Soft soft_table(const SoftPlan& plan, vf x, vf beta) {
   return sum;
 }
 
+// A window of few thresholds, which lie in the row of their cell.
+MMQ_INLINE Soft soft_rows(const SoftPlan& plan, vf x, vf beta) {
+  vf row[6];  // the level below the window, then thresholds
+  load_rows(plan.table.data(), find_cell(x * beta, plan.cell_low, plan.cells_per_unit, plan.last_cell), row);
+  const vf gap = all(plan.gaps[0]);
+  Soft group{vf{}, vf{}};
+#pragma GCC unroll 5
+  for (int64_t i = 0; i < kMaxRowThresholds; ++i) {
+    if (i < plan.count) add_sigmoid(plan.temperature * difference(x, beta, row[1 + i]), gap, group);
+  }
+  return {row[0] + group.value, group.slope};
+}
+
 template <Strategy strategy>
 MMQ_INLINE Soft soft(const SoftPlan& plan, vf x, vf beta) {
   if (strategy == Strategy::kDense) return soft_dense(plan, x, beta);
   if (strategy == Strategy::kWindow) return soft_window(plan, x, beta);
-  if (strategy == Strategy::kUnit) return soft_unit(plan, x, beta);
+  if (strategy == Strategy::kUnit) return soft_unit<false>(plan, x, beta);
+  if (strategy == Strategy::kPair) return soft_unit<true>(plan, x, beta);
+  if (strategy == Strategy::kRows) return soft_rows(plan, x, beta);
   return soft_table(plan, x, beta);
 }
 
@@ -328,6 +352,10 @@ void soft_forward(const SoftPlan& plan, const float* x, float* y, int64_t size, 
       return forward_loop<Strategy::kWindow>(plan, x, y, size, alpha, beta);
     case Strategy::kUnit:
       return forward_loop<Strategy::kUnit>(plan, x, y, size, alpha, beta);
+    case Strategy::kPair:
+      return forward_loop<Strategy::kPair>(plan, x, y, size, alpha, beta);
+    case Strategy::kRows:
+      return forward_loop<Strategy::kRows>(plan, x, y, size, alpha, beta);
     case Strategy::kTable:
       return forward_loop<Strategy::kTable>(plan, x, y, size, alpha, beta);
     default:
@@ -355,6 +383,10 @@ void soft_backward(const SoftPlan& plan, const float* grad, const float* x, floa
       return backward_parts<Strategy::kWindow>(plan, grad, x, grad_x, size, scale, beta, by_value, by_slope);
     case Strategy::kUnit:
       return backward_parts<Strategy::kUnit>(plan, grad, x, grad_x, size, scale, beta, by_value, by_slope);
+    case Strategy::kPair:
+      return backward_parts<Strategy::kPair>(plan, grad, x, grad_x, size, scale, beta, by_value, by_slope);
+    case Strategy::kRows:
+      return backward_parts<Strategy::kRows>(plan, grad, x, grad_x, size, scale, beta, by_value, by_slope);
     case Strategy::kTable:
       return backward_parts<Strategy::kTable>(plan, grad, x, grad_x, size, scale, beta, by_value, by_slope);
     default:

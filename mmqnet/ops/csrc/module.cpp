@@ -6,7 +6,6 @@
 
 #include <string>
 
-#include "fingerprint.h"
 #include "kernels.h"
 
 namespace {
@@ -16,11 +15,8 @@ std::string instruction_set() { return mmqnet::kernels().name; }
 }  // namespace
 
 TORCH_LIBRARY_FRAGMENT(mmqnet, m) {
-  m.def("fingerprint(Tensor[] tensors) -> Tensor");
   m.def("instruction_set() -> str", &instruction_set);
 }
-
-TORCH_LIBRARY_IMPL(mmqnet, CPU, m) { m.impl("fingerprint", &mmqnet::fingerprint); }
 
 PyMODINIT_FUNC PyInit__C(void) {
   static PyModuleDef definition = {PyModuleDef_HEAD_INIT, "_C", nullptr, -1, nullptr, nullptr, nullptr, nullptr,

@@ -16,8 +16,10 @@ constexpr double kWindow = 18.0;
 constexpr double kNearest = 40.0;
 constexpr int64_t kMaxCells = 4096;
 constexpr int64_t kMaxTableCells = 1 << 16;
+constexpr int64_t kMaxRowThresholds = 5;
 
-enum class Strategy : int64_t { kAuto = -1, kDense = 0, kWindow = 1, kTable = 2, kUnit = 3 };
+// kPair is kUnit with two thresholds for an element, kRows is kWindow with few of them and equal gaps.
+enum class Strategy : int64_t { kAuto = -1, kDense = 0, kWindow = 1, kTable = 2, kUnit = 3, kPair = 4, kRows = 5 };
 
 // sum_i s_i * sigmoid(T * (t - b_i)) and its slope, prepared for the float kernels.
 struct SoftPlan {
@@ -38,7 +40,7 @@ struct SoftPlan {
   // kTable: in each cell a quartic for D and, by its integral, a quintic for the value; h is a power of two and the
   // centres are multiples of h / 2, so that beta * x - centre is exact.
   float cell_width = 0, first_centre = 0;
-  std::vector<float> table;  // (cells, 8): f, D0, ..., D4 in units of h
+  std::vector<float> table;  // (cells, 8): f, D0, ..., D4 in units of h; kRows: a level and the window's thresholds
 
   bool is_for(const float* y, const float* b, int64_t n_, float temperature_, int64_t numel_, Strategy wish_) const {
     return n == n_ && temperature == temperature_ && numel == numel_ && wish == wish_ &&
@@ -63,6 +65,14 @@ struct HardPlan {
 inline int64_t grid_size(double range, double width) {
   const double cells = width > 0 ? std::ceil(range / width) : 1.0;
   return static_cast<int64_t>(std::min<double>(std::max(cells, 1.0), static_cast<double>(kMaxCells)));
+}
+
+// As for all integers: saves looking gaps and levels up.
+inline bool has_equal_gaps(const SoftPlan& plan) {
+  for (int64_t i = 0; i < plan.n; ++i) {
+    if (plan.gaps[i] != plan.gaps[0] || plan.levels[i] != plan.levels[0] + i * plan.gaps[0]) return false;
+  }
+  return true;
 }
 
 inline bool make_window(SoftPlan& plan) {
@@ -94,6 +104,7 @@ inline bool make_window(SoftPlan& plan) {
     count = std::max(count, to - from);
   }
   plan.count = count;
+  plan.equal_gaps = has_equal_gaps(plan);
   return true;
 }
 
@@ -101,14 +112,6 @@ inline bool make_window(SoftPlan& plan) {
 inline bool at_unit_distances(const float* b, int64_t n) {
   for (int64_t i = 1; i < n; ++i) {
     if (b[i] != static_cast<double>(b[0]) + i) return false;
-  }
-  return true;
-}
-
-// As for all integers: saves looking gaps and levels up.
-inline bool has_equal_gaps(const SoftPlan& plan) {
-  for (int64_t i = 0; i < plan.n; ++i) {
-    if (plan.gaps[i] != plan.gaps[0] || plan.levels[i] != plan.levels[0] + i * plan.gaps[0]) return false;
   }
   return true;
 }
@@ -124,9 +127,21 @@ inline bool make_unit(SoftPlan& plan) {
 }
 
 inline void pad_window(SoftPlan& plan) {
-  plan.equal_gaps = has_equal_gaps(plan);
   plan.thresholds.resize(plan.n + plan.count, std::numeric_limits<float>::max());  // a sigmoid of 0
   plan.gaps.resize(plan.n + plan.count, 0.0f);
+}
+
+inline bool fits_rows(const SoftPlan& plan) { return plan.equal_gaps && plan.count <= kMaxRowThresholds; }
+
+// Looking thresholds up one by one takes longer than all that is computed with them.
+inline void fill_rows(SoftPlan& plan) {
+  plan.strategy = Strategy::kRows;
+  plan.table.resize(8 * plan.first.size());
+  for (size_t c = 0; c < plan.first.size(); ++c) {
+    float* row = plan.table.data() + 8 * c;
+    row[0] = plan.levels[plan.first[c]];
+    for (int64_t i = 0; i < plan.count; ++i) row[1 + i] = plan.thresholds[plan.first[c] + i];
+  }
 }
 
 inline bool size_table(SoftPlan& plan) {

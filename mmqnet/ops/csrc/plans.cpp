@@ -14,10 +14,16 @@ namespace {
 // Nanoseconds an element, forward and backward, measured on AVX-512 (and for a table those of a cell and of a node and
 // threshold); only their proportions matter, which are about those of AVX2.
 constexpr double kDenseCost = 0.9, kDenseThreshold = 0.6, kWindowCost = 1.4, kWindowThreshold = 2.4;
+constexpr double kRowsCost = 2.6, kRowsThreshold = 0.95;
 constexpr double kUnitCost = 1.3, kUnitThreshold = 0.72;
 constexpr double kTableCost = 2.9, kTableCell = 1.0 / 15000, kNodeCost = 0.7;
 // As many as a large model has quantizers; a table is 2 MiB or less.
 constexpr size_t kKeptPlans = 64;
+
+double window_cost(const SoftPlan& plan) {
+  if (fits_rows(plan)) return kRowsCost + kRowsThreshold * plan.count;
+  return kWindowCost + kWindowThreshold * plan.count;
+}
 
 double table_cost(const SoftPlan& plan) {
   const double cells = plan.last_cell + 1;
@@ -38,14 +44,18 @@ SoftPlan cheapest(const SoftPlan& dense) {
     least = cost_of(plan);
     best = std::move(plan);
   };
-  consider(Strategy::kWindow, make_window, [](const SoftPlan& p) { return kWindowCost + kWindowThreshold * p.count; });
+  consider(Strategy::kWindow, make_window, window_cost);
   consider(Strategy::kUnit, make_unit, [](const SoftPlan& p) { return kUnitCost + kUnitThreshold * p.count; });
   consider(Strategy::kTable, size_table, table_cost);
   return best;
 }
 
 SoftPlan finish(SoftPlan plan) {
-  if (plan.strategy == Strategy::kWindow) pad_window(plan);
+  if (plan.strategy == Strategy::kWindow) {
+    pad_window(plan);
+    if (fits_rows(plan)) fill_rows(plan);
+  }
+  if (plan.strategy == Strategy::kUnit && plan.count == 2) plan.strategy = Strategy::kPair;
   if (plan.strategy == Strategy::kTable) {
     const int64_t cells = static_cast<int64_t>(plan.last_cell) + 1;
     plan.table.resize(8 * cells);

@@ -1,0 +1,4 @@
+_base_ = ['./_base_/ssd300_coco.py', '../_base_/quantization/w3-a8-int.py']
+
+model = dict(quantization=_base_.quantization)
+default_hooks = _base_.quantization_hooks
