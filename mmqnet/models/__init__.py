@@ -3,11 +3,19 @@
 from mmqnet.models.alexnet import AlexNetBN
 from mmqnet.models.convert import convert
 from mmqnet.models.loading import build_model, check_calibrated, is_complete, load_weights
+from mmqnet.models.packed_weights import (
+    ENTRY,
+    check_file,
+    expand_layer,
+    packed_entry,
+    unpack,
+)
 from mmqnet.models.quantization_config import QuantizationConfig
 from mmqnet.models.quantized_model import QuantizedModel
 from mmqnet.models.report import LayerReport, QuantizationReport
 
 __all__ = [
+    'ENTRY',
     'AlexNetBN',
     'LayerReport',
     'QuantizationConfig',
@@ -15,7 +23,11 @@ __all__ = [
     'QuantizedModel',
     'build_model',
     'check_calibrated',
+    'check_file',
     'convert',
+    'expand_layer',
     'is_complete',
     'load_weights',
+    'packed_entry',
+    'unpack',
 ]

@@ -12,6 +12,7 @@ from mmengine.runner import load_checkpoint
 from torch import nn
 
 from mmqnet.layers import parameter_roles
+from mmqnet.models.packed_weights import check_file, unpack
 from mmqnet.models.report import QuantizationReport
 from mmqnet.quantizers import quantizers_of
 
@@ -84,18 +85,29 @@ def load_weights(model: nn.Module, path: str) -> None:
     """
     if '://' not in path and not Path(path).is_file():
         raise FileNotFoundError(f'the checkpoint {path!r} does not exist')
+    check_file(path)
     missing: list[str] = []
     hook = model.register_load_state_dict_post_hook(
         lambda _, keys: missing.extend(keys.missing_keys)
     )
     try:
         checkpoint = load_checkpoint(model, path, map_location='cpu')
-    except (AttributeError, EOFError, KeyError, RuntimeError, pickle.UnpicklingError) as error:
+    except ValueError as error:  # of another config, or packed and damaged
+        raise ValueError(f'{path!r} cannot be loaded: {error}') from error
+    except (
+        AttributeError,
+        EOFError,
+        KeyError,
+        OSError,
+        RuntimeError,
+        TypeError,
+        pickle.UnpicklingError,
+    ) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(f'{path!r} cannot be read as a checkpoint: {reason}') from error
     finally:
         hook.remove()
-    _check_parameters(model, checkpoint.get('state_dict', checkpoint), missing, path)
+    _check_parameters(model, unpack(checkpoint.get('state_dict', checkpoint)), missing, path)
 
 
 def check_calibrated(model: nn.Module, path: str) -> None:
