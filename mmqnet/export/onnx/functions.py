@@ -1,0 +1,148 @@
+"""Functions of activations as runtimes compute them: from x to uint8 codes, and back to values."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from mmqnet.quantizers import Staircase
+
+_LARGEST = 255  # of uint8
+_SMALL = 1e-6  # of a step; what is less counts as nothing
+
+
+@dataclass(frozen=True)
+class Rounding:
+    """``index = round((x + shift) / scale) + zero_point``, which saturates at 0 and 255."""
+
+    scale: float
+    zero_point: int
+    shift: float
+
+
+@dataclass(frozen=True)
+class CodeFunction:
+    """A hard function with one uint8 code for each level.
+
+    Attributes:
+        edges: (n,), the least float32 x that belongs to level i + 1; not decreasing.
+        codes: (n + 1,), the code of each level, not decreasing.
+        scale: A value is ``scale * (code - zero_point)``, if there is no table.
+        zero_point: The code of the value 0.
+        table: (n + 1,), the values, where they are no integer multiples of anything; codes are then
+            0..n. Else None.
+        rounding: How QuantizeLinear computes the level's index, if it does.
+        low: The lowest index that occurs.
+        high: The highest index that occurs.
+    """
+
+    edges: tuple[float, ...]
+    codes: tuple[int, ...]
+    scale: float
+    zero_point: int
+    table: tuple[float, ...] | None
+    rounding: Rounding | None
+    low: int
+    high: int
+
+    @classmethod
+    def of(cls, function: Staircase) -> 'CodeFunction':
+        """Return the form of a hard function with one alpha and one beta.
+
+        Raises:
+            ValueError: If it has several, or more than 256 levels.
+        """
+        alpha, beta = _number(function.alpha, 'alpha'), _number(function.beta, 'beta')
+        count = len(function.levels)
+        if count > _LARGEST + 1:
+            raise ValueError(f'an activation should have at most 256 levels, but got {count}')
+        levels = function.levels.double().numpy()
+        edges = least_inputs(function.thresholds.numpy(), np.float32(beta))
+        form = function.integer_form()
+        integers = None if form is None else np.array(form.integers)
+        if integers is not None and integers[-1] - min(integers[0], 0) <= _LARGEST:
+            zero_point = max(0, -int(integers[0]))
+            if integers[-1] < 0:
+                integers = integers - integers[-1]
+            codes, scale, table = integers + zero_point, float(form.scale), None  # type: ignore[union-attr]
+        else:
+            codes, scale, zero_point = np.arange(count), 1.0, 0
+            table = tuple((np.float32(alpha) * function.levels.numpy()).tolist())
+        return cls(
+            tuple(edges.tolist()),
+            tuple(codes.tolist()),
+            scale,
+            zero_point,
+            table,
+            _rounding(levels, beta) if function.is_uniform else None,
+            0,
+            count - 1,
+        )
+
+    @property
+    def is_narrow(self) -> bool:
+        """Whether less than what uint8 holds occurs as a level's index."""
+        return self.low > 0 or self.high < _LARGEST
+
+    @property
+    def largest_code(self) -> int:
+        """The largest code that occurs."""
+        return self.codes[self.high]
+
+    @cached_property
+    def steps(self) -> list[tuple[float, int]]:
+        """Edges at which the code rises, each once, and by how much."""
+        rises: dict[float, int] = {}
+        for i in range(self.low, self.high):
+            rise = self.codes[i + 1] - self.codes[i]
+            rises[self.edges[i]] = rises.get(self.edges[i], 0) + rise
+        return list(rises.items())
+
+    @property
+    def affine(self) -> tuple[int, int] | None:
+        """Factor and first code of ``code = factor * index + first``, or None."""
+        rises = set(np.diff(self.codes).tolist())
+        return (rises.pop(), self.codes[0]) if len(rises) == 1 else None
+
+    def index(self, x: float) -> int:
+        """Return the index of the level of a value."""
+        return int(np.searchsorted(np.float32(self.edges), np.float32(x), side='right'))
+
+    def narrowed(self, low: float | None, high: float | None) -> 'CodeFunction':
+        """Return the function of ``clip(x, low, high)``."""
+        first = self.low if low is None else max(self.low, self.index(low))
+        last = self.high if high is None else min(self.high, self.index(high))
+        return replace(self, low=min(first, self.high), high=max(last, self.low))
+
+
+def least_inputs(thresholds: np.ndarray, beta: np.float32) -> np.ndarray:
+    """Return the least float32 x with ``beta * x >= b``, the product rounded, for each threshold b.
+
+    So that a runtime compares x itself and agrees to the last bit.
+    """
+    x = (thresholds.astype(np.float64) / np.float64(beta)).astype(np.float32)
+    while (below := x * beta < thresholds).any():
+        x = np.where(below, np.nextafter(x, np.float32(np.inf)), x)
+    while (also := (lower := np.nextafter(x, np.float32(-np.inf))) * beta >= thresholds).any():
+        x = np.where(also, lower, x)
+    return x
+
+
+def _rounding(levels: np.ndarray, beta: float) -> Rounding | None:
+    """Return how to round to evenly spaced levels, or None if uint8 has no such zero point."""
+    step = (levels[-1] - levels[0]) / (len(levels) - 1)
+    offset = -levels[0] / step
+    zero_point = int(np.floor(offset + _SMALL))
+    if not 0 <= zero_point <= _LARGEST:
+        return None
+    share = offset - zero_point
+    shift = share * step / beta if share > _SMALL else 0.0
+    return Rounding(float(step / beta), zero_point, float(shift))
+
+
+def _number(scale: object, name: str) -> float:
+    values: Sequence[float] = scale.flatten().tolist()  # type: ignore[attr-defined]
+    if len(values) != 1:
+        raise ValueError(f'an activation should have one `{name}`, but got {len(values)}')
+    return values[0]
