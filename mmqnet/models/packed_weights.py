@@ -165,4 +165,4 @@ def _of_layer(layer: Mapping[str, Any]) -> int:
 def _checksum(tensor: Tensor, start: int = 0) -> int:
     """Return the CRC-32 of a tensor's values."""
     flat = tensor.detach().cpu().contiguous().flatten().view(torch.uint8)
-    return zlib.crc32(memoryview(flat.numpy()), start)
+    return zlib.crc32(flat.numpy(), start)  # type: ignore[arg-type]
