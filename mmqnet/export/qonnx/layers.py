@@ -9,7 +9,7 @@ import onnx_ir as ir
 from mmqnet.export.onnx import graph as graphs
 from mmqnet.export.onnx.graph import add_constant, add_node, constant, is_op
 from mmqnet.export.onnx.weights import LAYERS, Weights, bias_of, emit_float, read_weights
-from mmqnet.export.qonnx_activations import Codes, data_type
+from mmqnet.export.qonnx.activations import Codes, data_type
 
 
 @dataclass(frozen=True)
@@ -51,31 +51,11 @@ def write_layers(
             reason = 'the levels of its weights are no integers'
             layers.append(QonnxLayer(name, 'FLOAT32', 'FLOAT32', reason))
             continue
-        source = _integers_of(node, codes, types)
+        source = codes.get(node.inputs[0])  # type: ignore[arg-type]
         kind = _write(node, weights, source, name, types)
         inputs = 'FLOAT32' if source is None else types[source.integers]
-        layers.append(QonnxLayer(name, kind, inputs, '' if source else 'its input is no integer'))
+        layers.append(QonnxLayer(name, kind, inputs, '' if source else 'its input is in float'))
     return layers
-
-
-def _integers_of(
-    node: ir.Node, codes: Mapping[ir.Value, Codes], types: dict[ir.Value, str]
-) -> Codes | None:
-    """Return the integers that a layer reads, padded as its input is."""
-    value = node.inputs[0]
-    assert value is not None
-    pad = value.producer()
-    if value in codes or pad is None or not is_op(pad, 'Pad') or pad.inputs[0] not in codes:
-        return codes.get(value)
-    if len(pad.inputs) > 2 and pad.inputs[2] is not None and constant(pad.inputs[2]) != 0:
-        return None
-    source = codes[pad.inputs[0]]
-    padded = add_node(
-        node, 'Pad', [source.integers, *pad.inputs[1:]], f'{pad.name}.integers', pad.attributes
-    )
-    padded.shape, padded.type = value.shape, value.type
-    types[padded] = types[source.integers]  # all sets that have a code 0 hold it
-    return Codes(padded, source.scale)
 
 
 def _write(
@@ -83,13 +63,17 @@ def _write(
 ) -> str:
     """Write the layer anew behind itself, and return the type of its weights."""
     graph, integers = node.graph, weights.integers
-    assert isinstance(graph, ir.Graph) and integers is not None
+    assert isinstance(graph, ir.Graph)
+    assert integers is not None
     kind = _type_of(weights)
     is_conv = is_op(node, 'Conv')
     if not is_conv and weights.axis == 0:
         integers = integers.T
-    initializer = add_constant(graph, f'{name}.weight', integers.astype(np.float32))
-    types[initializer] = kind
+    key = f'{name.partition("#")[0]}.weight'
+    initializer = graph.initializers.get(key)
+    if initializer is None:  # else the layer has run before
+        initializer = add_constant(graph, key, integers.astype(np.float32))
+        types[initializer] = kind
     reads = node.inputs[0] if source is None else source.integers
     attributes = node.attributes if is_conv else None
     op_type = 'Conv' if is_conv else 'MatMul'
@@ -99,8 +83,8 @@ def _write(
     for op, number, key in (('Mul', factors, 'scale'), ('Add', shift, 'bias')):
         if key == 'bias' and not number.any():
             continue
-        operand = number.reshape(axes) if number.size > 1 else number.reshape(())
-        operand = add_constant(graph, f'{name}.{key}', operand.astype(np.float32))
+        shaped = number.reshape(axes if number.size > 1 else ())
+        operand = add_constant(graph, f'{name}.{key}', shaped.astype(np.float32))
         value = add_node(node, op, [value, operand], f'{name}.{key}d')
     value.shape, value.type = last.outputs[0].shape, last.outputs[0].type
     graphs.replace(last.outputs[0], value)

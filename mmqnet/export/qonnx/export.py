@@ -1,4 +1,4 @@
-"""QONNX: the integer form of a network, for FINN and whatever else reads it.
+"""From a model to a QONNX file.
 
 Each quantizer of activations is a MultiThreshold, each quantized layer a Conv or MatMul of integers
 with one Mul by the scales behind it, and one Add for bias and normalization.
@@ -15,17 +15,19 @@ import onnx
 import onnx_ir as ir
 import torch
 from onnx_ir.passes import common as passes
+from qonnx.core.datatype import DataType
+from qonnx.core.modelwrapper import ModelWrapper
+from qonnx.transformation.infer_datatypes import InferDataTypes
+from qonnx.transformation.infer_shapes import InferShapes
+from qonnx.util.inference_cost import inference_cost
 from torch import Tensor, nn
 
 from mmqnet.atomic import write_bytes
 from mmqnet.export.freeze import frozen
 from mmqnet.export.onnx.translate import translate
-from mmqnet.export.packages import require
-from mmqnet.export.qonnx_activations import DOMAIN, write_activations
-from mmqnet.export.qonnx_layers import QonnxLayer, write_layers
+from mmqnet.export.qonnx.activations import DOMAIN, write_activations
+from mmqnet.export.qonnx.layers import QonnxLayer, write_layers
 from mmqnet.version import __version__
-
-require('qonnx', extra='qonnx')
 
 _OPSET = 18  # the first that torch writes without converting
 _PREFIX = 'model.'
@@ -36,10 +38,11 @@ class QonnxReport:
     """What a QONNX file holds.
 
     Attributes:
-        layers: The layers with quantized weights.
+        layers: The layers with quantized weights, each time that they run.
         file_bytes: Size of the file.
         cost: Of one picture, by qonnx: multiplications by types (``'op_mac_UINT4_INT4'``), weights
             by type (``'mem_w_INT4'``), ``'total_mem_w_bits'``, ``'total_macs'``, ``'total_bops'``.
+            A layer that runs several times counts as several.
     """
 
     layers: tuple[QonnxLayer, ...]
@@ -106,6 +109,8 @@ def write_qonnx(
     types: dict[ir.Value, str] = {}
     codes = write_activations(graph, types, _PREFIX)
     layers = write_layers(graph, codes, types, _PREFIX)
+    for value, name in zip(graph.outputs, names, strict=True):
+        value.name = name  # those that were written anew have other names
     _tidy(program)
     annotated = _annotated(program, types)
     write_bytes(path, _serialized(annotated.model))
@@ -138,13 +143,8 @@ def _tidy(program: ir.Model) -> None:
     program.metadata_props.clear()
 
 
-def _annotated(program: ir.Model, types: dict[ir.Value, str]) -> Any:
+def _annotated(program: ir.Model, types: dict[ir.Value, str]) -> ModelWrapper:
     """Return qonnx's model with the data types of all tensors."""
-    from qonnx.core.datatype import DataType
-    from qonnx.core.modelwrapper import ModelWrapper
-    from qonnx.transformation.infer_datatypes import InferDataTypes
-    from qonnx.transformation.infer_shapes import InferShapes
-
     model = ModelWrapper(ir.to_proto(program))
     known = set(model.get_all_tensor_names())
     for value, name in types.items():
@@ -161,9 +161,7 @@ def _serialized(model: onnx.ModelProto) -> bytes:
         raise ValueError('the QONNX file would be larger than 2 GiB') from error
 
 
-def _cost(model: Any) -> dict[str, float]:
-    from qonnx.util.inference_cost import inference_cost
-
+def _cost(model: ModelWrapper) -> dict[str, float]:
     with contextlib.redirect_stdout(io.StringIO()):
         cost = inference_cost(model, discount_sparsity=False)['total_cost']
     return {key: value for key, value in cost.items() if isinstance(value, float)}
