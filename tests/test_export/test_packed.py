@@ -312,7 +312,8 @@ def test_runners_test_it_and_train_on(detector, tmp_path):
         log = next((tmp_path / name).glob('*/*.log')).read_text()
         assert ('the weights of 19 layers are values of their levels' in log) == (name == 'packed')
     assert results[0] == results[1]
-    runner = make_runner(config, tmp_path / 'on', load_from=str(packed), train_cfg__max_epochs=1)
+    options = dict(train_cfg__max_epochs=1, custom_hooks=[dict(type='EMAHook')])
+    runner = make_runner(config, tmp_path / 'on', load_from=str(packed), **options)
     before = copy.deepcopy(runner.model.state_dict())
     runner.train()
     after = runner.model.state_dict()
