@@ -23,6 +23,7 @@ class FrozenQuantizer(nn.Module):
     thresholds: Tensor
     alpha: Tensor
     beta: Tensor
+    weight: Tensor | None
 
     def __init__(self, function: Staircase, weight: Tensor | None = None) -> None:
         super().__init__()

@@ -1,5 +1,6 @@
 """What exporters read of a quantized model: one walk over its layers."""
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -99,7 +100,7 @@ def hard_function(quantizer: Quantizer, values: Tensor | None = None) -> Stairca
 
 def _input_quantizers(model: nn.Module) -> dict[nn.Module, tuple[str, Quantizer]]:
     """Return the quantizer of the input of each layer, by the layer: its own or its block's."""
-    found = {}
+    found: dict[nn.Module, tuple[str, Quantizer]] = {}
     for name, module in model.named_modules():
         quantizer = getattr(module, 'input_quantizer', None)
         if not isinstance(quantizer, Quantizer):
@@ -122,6 +123,6 @@ def _norms_behind(model: nn.Module) -> Iterator[tuple[nn.Module, str]]:
     for name, parent in model.named_modules():
         prefix = f'{name}.' if name else ''
         children = list(parent.named_children())
-        for (_, layer), (key, norm) in zip(children, children[1:], strict=False):
+        for (_, layer), (key, norm) in itertools.pairwise(children):
             if isinstance(layer, QuantizedLayer) and isinstance(norm, _BatchNorm | _NormBase):
                 yield layer, prefix + key

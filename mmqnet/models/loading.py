@@ -17,8 +17,12 @@ from mmqnet.models.report import QuantizationReport
 from mmqnet.quantizers import quantizers_of
 
 
-def build_model(config: Config) -> nn.Module:
+def build_model(config: Config, allow_float: bool = False) -> nn.Module:
     """Build the quantized model of a config, in evaluation mode, with random weights.
+
+    Args:
+        config: With ``model``.
+        allow_float: Whether a float model is built too, instead of being refused.
 
     Raises:
         ValueError: If the config's model is in float.
@@ -35,7 +39,8 @@ def build_model(config: Config) -> nn.Module:
     if config.get('data_preprocessor'):  # MMPretrain's is outside of the model
         config.model.setdefault('data_preprocessor', config.data_preprocessor)
     model = MODELS.build(config.model)
-    if not isinstance(getattr(model, 'quantization_report', None), QuantizationReport):
+    is_quantized = isinstance(getattr(model, 'quantization_report', None), QuantizationReport)
+    if not is_quantized and not allow_float:
         raise ValueError(
             f"`model.type` is {config.model.type!r}, a float model: 'mmqnet.QuantizedModel' with "
             '`architecture` and `quantization` makes a quantized one'

@@ -91,7 +91,9 @@ def export_onnx(
     check_choice(thresholds, THRESHOLDS, 'thresholds')
     check_choice(float_layers, FLOAT_LAYERS, 'float_layers')
     if opset < OPSET:
-        raise ValueError(f'`opset` should be at least {OPSET}, the first with int4, but got {opset}')
+        raise ValueError(
+            f'`opset` should be at least {OPSET}, the first with int4, but got {opset}'
+        )
     model = translate(frozen(module), example, input_names, output_names, dynamic_batch, opset)
     graph, functions = model.graph, Functions()
     split(graph, functions, PREFIX)

@@ -50,10 +50,11 @@ class ForcedSession:
 
 def _cut(graph: ir.Graph, names: Collection[str]) -> tuple[dict[str, str], dict[str, str]]:
     """Cut a graph at the codes of activations; return the names of the new inputs and outputs."""
-    given, codes = {}, {}
+    given: dict[str, str] = {}
+    codes: dict[str, str] = {}
     computed: dict[str, ir.Value] = {}
     for node in list(graph):
-        if node.name not in names:
+        if node.name is None or node.name not in names:
             continue
         reader = node
         if is_op(node, 'Gather') and node.inputs[1] is not None:  # a table of values

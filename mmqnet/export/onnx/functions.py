@@ -63,8 +63,6 @@ class CodeFunction:
         integers = None if form is None else np.array(form.integers)
         if integers is not None and integers[-1] - min(integers[0], 0) <= _LARGEST:
             zero_point = max(0, -int(integers[0]))
-            if integers[-1] < 0:
-                integers = integers - integers[-1]
             codes, scale, table = integers + zero_point, float(form.scale), None  # type: ignore[union-attr]
         else:
             codes, scale, zero_point = np.arange(count), 1.0, 0
@@ -107,7 +105,7 @@ class CodeFunction:
 
     def index(self, x: float) -> int:
         """Return the index of the level of a value."""
-        return int(np.searchsorted(np.float32(self.edges), np.float32(x), side='right'))
+        return int(np.searchsorted(np.array(self.edges, np.float32), np.float32(x), side='right'))
 
     def narrowed(self, low: float | None, high: float | None) -> 'CodeFunction':
         """Return the function of ``clip(x, low, high)``."""

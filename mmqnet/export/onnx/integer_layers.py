@@ -31,7 +31,7 @@ class LayerPrecision:
         quantized: Whether the file holds its weights as integers.
         onnxruntime: Whether ONNX Runtime computes it in integers.
         openvino: The type in which OpenVINO computes it, such as ``'u8'`` or ``'f32'``; empty if
-            OpenVINO is not installed.
+            it was not asked.
     """
 
     name: str
@@ -41,10 +41,12 @@ class LayerPrecision:
     openvino: str
 
 
-def count_integer_layers(path: str | Path) -> list[LayerPrecision]:
+def count_integer_layers(path: str | Path, openvino: bool = True) -> list[LayerPrecision]:
     """Load a file in the runtimes and return how they compute its layers, in order.
 
-    OpenVINO is asked only if it is installed.
+    Args:
+        path: The file.
+        openvino: Whether OpenVINO is asked too, if it is installed.
 
     Raises:
         ImportError: If ONNX Runtime is missing.
@@ -54,7 +56,8 @@ def count_integer_layers(path: str | Path) -> list[LayerPrecision]:
     graph = onnx.load(str(path), load_external_data=False).graph
     made_by = {output: node for node in graph.node for output in node.output}
     in_ort = _onnxruntime_layers(Path(path))
-    in_openvino = _openvino_layers(Path(path)) if importlib.util.find_spec('openvino') else {}
+    has_openvino = openvino and importlib.util.find_spec('openvino') is not None
+    in_openvino = _openvino_layers(Path(path)) if has_openvino else {}
     return [
         LayerPrecision(
             node.name,
@@ -101,7 +104,7 @@ def _openvino_layers(path: Path) -> dict[str, str]:
         compiled = core.compile_model(core.read_model(str(path)), 'CPU')
     except RuntimeError as error:
         raise ValueError(f'OpenVINO refuses {str(path)!r}: {_first_line(error)}') from error
-    found = {}
+    found: dict[str, str] = {}
     for operation in compiled.get_runtime_model().get_ops():
         notes = {key: value.astype(str) for key, value in operation.get_rt_info().items()}
         if notes.get('layerType') in _OPENVINO_LAYERS:

@@ -15,12 +15,13 @@ from mmqnet.export.onnx.translate import HARD_QUANTIZE
 from mmqnet.export.onnx.weights import (
     LAYERS,
     Weights,
-    bias_factors,
     bias_of,
+    emit_bias,
     emit_float,
     emit_integers,
     fold_batch_norm,
     read_weights,
+    scaled_for_bias,
 )
 from mmqnet.quantizers import Staircase
 
@@ -83,8 +84,9 @@ def write_layer(
         kind = emit_float(node, weights)
     else:
         factors, bias = np.ones(1, np.int64), bias_of(node)
-        if function is not None and bias is not None and not is_op(node, 'MatMul'):
-            factors = bias_factors(weights, bias, function.scale, largest_code)
+        if function is not None and bias is not None:
+            weights, factors = scaled_for_bias(weights, bias, function.scale, largest_code)
+            emit_bias(node, weights, factors, function.scale)
         kind = emit_integers(node, weights, factors)
         largest = weights.largest * int(factors.max())
     return ExportedLayer(
@@ -120,7 +122,9 @@ def _reason_behind(node: ir.Node) -> str:
     if behind is not None and is_op(behind, 'Relu'):
         value = behind.outputs[0]
     found = graphs.readers(value)
-    if value.is_graph_output() or not all(is_op(n, 'QuantizeLinear', 'GreaterOrEqual') for n in found):
+    if value.is_graph_output() or not all(
+        is_op(n, 'QuantizeLinear', 'GreaterOrEqual') for n in found
+    ):
         return 'its output is used in float'
     if any(is_op(n, 'GreaterOrEqual') for n in found):
         return 'the thresholds of its output are not those of a rounding'

@@ -1,5 +1,7 @@
 """Writing ``Codes`` in ONNX: a rounding where the function is one, else comparisons."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import onnx_ir as ir
 
@@ -48,7 +50,8 @@ def _quantize(node: ir.Node, x: ir.Value | None, rounding: Rounding) -> ir.Value
 
 
 def _rounded(node: ir.Node, function: CodeFunction) -> ir.Value:
-    assert function.rounding is not None and function.affine is not None
+    assert function.rounding is not None
+    assert function.affine is not None
     x, shift = node.inputs[0], function.rounding.shift
     if shift and not _shifted_in_layer(x, shift):
         by = add_constant(_graph(node), f'{node.name}.shift', np.array(shift, np.float32))
@@ -76,7 +79,7 @@ def _shifted_in_layer(x: ir.Value | None, shift: float) -> bool:
 def _chain(
     node: ir.Node,
     x: ir.Value | None,
-    steps: list[tuple[float, int]],
+    steps: Sequence[tuple[float, int]],
     function: CodeFunction,
     dtype: type = np.float32,
 ) -> ir.Value:
@@ -135,7 +138,9 @@ def _tree(node: ir.Node, function: CodeFunction) -> ir.Value:
     graph, name = _graph(node), node.name
     flat = add_constant(graph, f'{name}.flat', np.array([-1, 1], np.int64))
     rows = add_node(node, 'Reshape', [node.inputs[0], flat], f'{name}.rows')
-    found = add_node(node, 'TreeEnsembleRegressor', [rows], f'{name}.tree', _search(function), TREES)
+    found = add_node(
+        node, 'TreeEnsembleRegressor', [rows], f'{name}.tree', _search(function), TREES
+    )
     column = add_node(node, 'Cast', [found], f'{name}.column', dict(to=ir.DataType.UINT8))
     shape = add_node(node, 'Shape', [node.inputs[0]], f'{name}.shape')
     return add_node(node, 'Reshape', [column, shape], f'{name}.code')

@@ -46,7 +46,8 @@ def move_up(graph: ir.Graph, functions: Functions) -> None:
 
 def _merge_others_into(node: ir.Node) -> None:
     value, graph = node.inputs[0], node.graph
-    assert value is not None and isinstance(graph, ir.Graph)
+    assert value is not None
+    assert isinstance(graph, ir.Graph)
     for other in dict.fromkeys(graphs.readers(value)):
         same = attribute(other, FUNCTION, None) == attribute(node, FUNCTION, 0)
         if other is not node and is_codes(other) and same:
@@ -121,7 +122,9 @@ def _above_concat(node: ir.Node, concat: ir.Node, functions: Functions) -> ir.Va
 def _again(node: ir.Node, old: ir.Node, inputs: list[ir.Value | None]) -> ir.Value:
     """Insert a node like ``old`` that works on codes."""
     name = f'{_name(node)}.{old.op_type}'
-    value = add_node(old, old.op_type, inputs, name, {k: a.value for k, a in old.attributes.items()})
+    value = add_node(
+        old, old.op_type, inputs, name, {k: a.value for k, a in old.attributes.items()}
+    )
     value.shape, value.dtype = old.outputs[0].shape, ir.DataType.UINT8
     return value
 

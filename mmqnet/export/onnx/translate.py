@@ -29,7 +29,8 @@ def translate(
     """Return the ONNX graph of a module, constants folded.
 
     Args:
-        module: As :func:`mmqnet.export.freeze.frozen` returns it.
+        module: As :func:`mmqnet.export.freeze.frozen` returns it. Its ``translation_table``, if it
+            has one, translates operators of its own.
         example: The inputs. With a dynamic batch, one picture is repeated: a batch of one would be
             taken for a constant.
         input_names: Their names.
@@ -52,7 +53,10 @@ def translate(
                 tuple(example),
                 dynamo=True,
                 opset_version=opset,
-                custom_translation_table={torch.ops.mmqnet.hard_quantize.default: _translation()},
+                custom_translation_table={
+                    torch.ops.mmqnet.hard_quantize.default: _translation(),
+                    **getattr(module, 'translation_table', {}),
+                },
                 dynamic_shapes=shapes,
                 input_names=list(input_names),
                 output_names=list(output_names),

@@ -15,6 +15,7 @@ from mmqnet.quantizers import Staircase
 
 LAYERS = ('Conv', 'Gemm', 'MatMul')
 _LARGEST_BIAS = 2**30  # of int32, with room for the sum
+_LOST_BIAS = 2**20  # of a channel without weights
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,8 +83,8 @@ def read_weights(node: ir.Node) -> Weights | None:
     value, transposed = node.inputs[1], False
     producer = value.producer() if value is not None else None
     if is_op(producer, 'Transpose'):
-        assert producer is not None and producer.inputs[0] is not None
-        producer, transposed = producer.inputs[0].producer(), True
+        source = producer.inputs[0] if producer is not None else None
+        producer, transposed = None if source is None else source.producer(), True
     if producer is None or not is_op(producer, HARD_QUANTIZE, domain=graphs.DOMAIN):
         return None
     arrays = [constant(value) for value in producer.inputs]
@@ -111,11 +112,13 @@ def _quantized(name: str, arrays: list[torch.Tensor]) -> Weights:
 
 
 def _transposed(weights: Weights) -> Weights:
-    turned = {
-        key: None if array is None else array.T
-        for key, array in (('integers', weights.integers), ('values', weights.values))
-    }
-    return replace(weights, axis=1, **turned)
+    integers, values = weights.integers, weights.values
+    return replace(
+        weights,
+        axis=1,
+        integers=None if integers is None else integers.T,
+        values=None if values is None else values.T,
+    )
 
 
 def fold_batch_norm(node: ir.Node, weights: Weights) -> Weights:
@@ -194,12 +197,13 @@ def emit_integers(node: ir.Node, weights: Weights, factors: np.ndarray) -> str:
         node: The layer.
         weights: Its weights.
         factors: (1,) or (O,), by how much the integers are made larger, and the scales smaller, see
-            :func:`bias_factors`.
+            :func:`scaled_for_bias`.
     """
     graph, name, integers = node.graph, weights.name, weights.integers
-    assert isinstance(graph, ir.Graph) and integers is not None
+    assert isinstance(graph, ir.Graph)
+    assert integers is not None
     larger = weights.along_axis(factors)
-    is_small = -8 <= integers.min(initial=0) and integers.max(initial=0) <= 7
+    is_small = integers.min(initial=0) >= -8 and integers.max(initial=0) <= 7
     if is_small:
         small = add_constant(graph, name, integers.astype(ml_dtypes.int4))
         wide = add_node(node, 'Cast', [small], f'{name}.wide', dict(to=ir.DataType.INT32))
@@ -217,15 +221,30 @@ def emit_integers(node: ir.Node, weights: Weights, factors: np.ndarray) -> str:
     return 'int4' if is_small else 'int8'
 
 
-def bias_factors(
-    weights: Weights, bias: np.ndarray, input_scale: float, largest_code: int
-) -> np.ndarray:
-    """Return by how much integer weights may grow, for the sake of the bias.
+def emit_bias(node: ir.Node, weights: Weights, factors: np.ndarray, input_scale: float) -> None:
+    """Give a Gemm its bias in int32, which ONNX Runtime makes by itself for convolutions only."""
+    bias = bias_of(node)
+    if not is_op(node, 'Gemm') or bias is None or not bias.any():
+        return
+    graph, name = node.graph, _bias_name(weights.name)
+    assert isinstance(graph, ir.Graph)
+    scale = weights.scale / factors * input_scale
+    scale = np.broadcast_to(scale, bias.shape).astype(np.float32)
+    integers = add_constant(graph, name, np.rint(bias / scale).astype(np.int32))
+    scales = add_constant(graph, f'{name}.scale', scale)
+    _set_bias(node, add_node(node, 'DequantizeLinear', [integers, scales], name, dict(axis=0)))
 
-    A runtime rounds the bias to multiples of the scales of input and weights. With few bits those
-    are large beside a step of the output: with +-7 and 4 bits 1% of the codes would differ. Integers
-    that are 18 times as large, and scales as much smaller, bring that down to nothing, and sums of
-    two products stay below 16 bits.
+
+def scaled_for_bias(
+    weights: Weights, bias: np.ndarray, input_scale: float, largest_code: int
+) -> tuple[Weights, np.ndarray]:
+    """Return integer weights whose scales suit the bias, and by how much they are made larger.
+
+    A runtime rounds the bias to multiples of the product of both scales. With few bits that is a
+    good part of an output's step: with ±7 and 4 bits 1% of the codes would differ. Integers that
+    are 18 times as large, and scales as much smaller, bring that down to nothing, and sums of two
+    products still stay below 16 bits. Where a normalization nearly switches a channel off, the bias
+    would not fit into int32: its weights, which count for nothing, become 0.
 
     Args:
         weights: Integer weights.
@@ -234,9 +253,16 @@ def bias_factors(
         largest_code: The largest of them.
 
     Returns:
-        Array: (1,) or (O,), integers of at least 1.
+        tuple: The weights, and (1,) or (O,) integers of at least 1.
     """
+    scale, bias = np.broadcast_arrays(weights.scale, np.abs(bias))
+    lost = bias > _LARGEST_BIAS * scale * input_scale
+    if lost.any():
+        integers = weights.integers * weights.along_axis(~lost)
+        scale = np.where(lost, bias / (_LOST_BIAS * input_scale), scale)
+        weights = replace(weights, integers=integers.astype(np.int16), scale=scale)
     limit = min(127, LARGEST_PAIR // (2 * max(largest_code, 1)))
     most = max(1, limit // max(weights.largest, 1))
-    units = np.abs(bias) / (weights.scale * max(input_scale, 1e-30))  # at a factor of 1
-    return np.clip(_LARGEST_BIAS // np.maximum(units, 1), 1, most).astype(np.int64)
+    room = _LARGEST_BIAS * scale * input_scale / np.maximum(bias, np.finfo(np.float32).tiny)
+    factors = np.clip(room, 1, most).astype(np.int64)
+    return weights, factors if len(weights.scale) > 1 else factors.min(keepdims=True)

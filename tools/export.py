@@ -1,0 +1,142 @@
+"""Export a trained model, float or quantized, for another runtime."""
+
+import argparse
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from mmengine.config import Config
+from torch import nn
+
+import mmqnet  # noqa: F401 -- repairs upstream faults before anything else is imported
+from mmqnet.atomic import write_text
+from mmqnet.command_line import add_arguments, check_checkpoint, load_config, positive_integer
+from mmqnet.export.export_module import ExportModule
+from mmqnet.export.input_format import default_shape
+from mmqnet.export.packages import require
+from mmqnet.models import build_model, check_calibrated, load_weights
+
+
+def parse_args(args: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', help='config file')
+    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument('--out', required=True, help='file to write')
+    parser.add_argument('--format', choices=list(WRITERS), default='onnx', help='default onnx')
+    parser.add_argument(
+        '--shape',
+        type=positive_integer,
+        nargs=2,
+        metavar=('H', 'W'),
+        help='height and width of the input; default: those of the test pipeline',
+    )
+    parser.add_argument(
+        '--raw', action='store_true', help="write the head's outputs, before decoding and NMS"
+    )
+    parser.add_argument(
+        '--no-preprocess', action='store_true', help='let the input be normalized by the user'
+    )
+    parser.add_argument(
+        '--thresholds',
+        choices=['exact', 'grid'],
+        default='exact',
+        help='how thresholds that no rounding gives are written (default exact)',
+    )
+    parser.add_argument(
+        '--float-layers',
+        choices=['small', 'fast'],
+        default='small',
+        help='what quantized layers that end in float hold: integers, with which OpenVINO '
+        'computes, or floats, which ONNX Runtime computes with faster (default small)',
+    )
+    parser.add_argument(
+        '--verify',
+        type=positive_integer,
+        metavar='N',
+        help='compare the codes of all quantized activations on N pictures of the test data',
+    )
+    add_arguments(parser)
+    return parser.parse_args(args)
+
+
+def load_model(config: Config, path: str) -> nn.Module:
+    """Build the model of a config and load its checkpoint."""
+    model = build_model(config, allow_float=True)
+    load_weights(model, path)
+    check_calibrated(model, path)
+    return model
+
+
+def wrap(model: nn.Module, config: Config, args: argparse.Namespace) -> ExportModule:
+    """Return the model from pixels to results."""
+    if config.get('default_scope') == 'mmpretrain':
+        from mmqnet.export.classification import export_module
+    else:
+        from mmqnet.export.detection import export_module
+    shape = args.shape or default_shape(config)
+    return export_module(
+        model, config, shape=shape, preprocess=not args.no_preprocess, raw=args.raw
+    )
+
+
+def write_onnx(config: Config, args: argparse.Namespace) -> None:
+    """Write an ONNX file, count its integer layers, and compare it with the model."""
+    require('onnx', 'onnxscript', 'onnxruntime')
+    from mmqnet.export.onnx import count_integer_layers, export_onnx
+    from mmqnet.export.summary import ExportSummary
+
+    say = Progress(4 if args.verify else 3)
+    say('Loading the model')
+    model = load_model(config, args.checkpoint)
+    module = wrap(model, config, args)
+    say('Exporting')
+    report = export_onnx(
+        module,
+        [module.example()],
+        args.out,
+        output_names=module.output_names,
+        thresholds=args.thresholds,
+        float_layers=args.float_layers,
+        metadata=module.metadata,
+    )
+    say('Loading the file in the runtimes')
+    layers = count_integer_layers(args.out)
+    agreement = []
+    if args.verify:
+        from mmqnet.export.pictures import pictures
+        from mmqnet.export.verify import compare_codes
+
+        say(f'Comparing codes on {args.verify} pictures')
+        agreement = compare_codes(args.out, module, pictures(config, module.file, args.verify))
+    summary = ExportSummary.of(report, layers, model, agreement)
+    write_text(Path(args.out).with_suffix('.json'), summary.as_json())
+    print(summary.table())
+
+
+class Progress:
+    """Print a line for each stage, with its number and the seconds so far."""
+
+    def __init__(self, stages: int) -> None:
+        self.stages = stages
+        self.done = 0
+        self.start = time.monotonic()
+
+    def __call__(self, text: str) -> None:
+        """Say what begins."""
+        self.done += 1
+        seconds = time.monotonic() - self.start
+        print(f'[{self.done}/{self.stages}] {text} ({seconds:.0f} s)', flush=True)
+
+
+WRITERS: dict[str, Callable[[Config, argparse.Namespace], None]] = dict(onnx=write_onnx)
+
+
+def main(args: list[str] | None = None) -> None:
+    parsed = parse_args(args)
+    config = load_config(parsed, ('test_dataloader',) if parsed.verify else ())
+    check_checkpoint(parsed.checkpoint)
+    WRITERS[parsed.format](config, parsed)
+
+
+if __name__ == '__main__':
+    main()
