@@ -1,7 +1,8 @@
 """Packed checkpoint: quantized weights as codes at their bits, everything else as it is."""
 
+import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from mmqnet import __version__
 from mmqnet.atomic import replacing
 from mmqnet.export.packed_file import save, share_storage, tensor_key
+from mmqnet.export.tables import render
 from mmqnet.layers import QuantizedLayer
 from mmqnet.models import ENTRY, expand_layer, packed_entry, unpack
 from mmqnet.ops import pack_codes
@@ -51,6 +53,20 @@ class PackedReport:
     layers: tuple[PackedLayer, ...]
     file_bytes: int
     ideal_bytes: float
+
+    def table(self) -> str:
+        """Return the report as text."""
+        rows = [(x.name, f'{x.num_weights:,}', str(x.bits), x.reason) for x in self.layers]
+        packed = sum(not layer.reason for layer in self.layers)
+        note = (
+            f'{self.file_bytes / 2**20:.2f} MiB, {self.file_bytes / self.ideal_bytes:.3f} of the '
+            f'ideal; weights of {packed} layers of {len(self.layers)} packed'
+        )
+        return render('Layers', ('layer', 'weights', 'bits', 'in float as'), rows, [note])
+
+    def as_json(self) -> str:
+        """Return the report as JSON."""
+        return json.dumps(asdict(self), indent=2)
 
 
 def write_packed(

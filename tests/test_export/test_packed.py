@@ -2,6 +2,7 @@
 
 import copy
 import errno
+import json
 import random
 import warnings
 
@@ -240,6 +241,8 @@ def test_the_file_is_at_most_two_percent_above_the_ideal(config, shape, root, tm
     ideal = packed + sum(t.nbytes for t in others)
     assert report.ideal_bytes == pytest.approx(ideal)
     assert report.file_bytes == path.stat().st_size <= 1.02 * ideal
+    assert f'of the ideal; weights of {len(quantized)} layers of' in report.table()
+    assert json.loads(report.as_json())['file_bytes'] == report.file_bytes
     other = build_model(config)
     load_weights(other, str(path))
     assert same_weights(model, other)

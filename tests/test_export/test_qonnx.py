@@ -1,5 +1,7 @@
 """QONNX files, executed by qonnx, against the hard model: codes, outputs, types and costs."""
 
+import json
+
 import numpy as np
 import onnx
 import pytest
@@ -137,6 +139,8 @@ def test_a_classifier(tmp_path):
     assert report.cost['total_mem_w_bits'] == 4 * weights + 32 * rest
     assert report.cost['op_mac_UINT4_INT4'] > report.cost['op_mac_FLOAT32_FLOAT32']
     assert report.cost['mem_o_INT32'] > 0
+    assert 'million products UINT4_INT4' in report.table()
+    assert json.loads(report.as_json())['layers'][0]['weights'] == 'INT4'
 
 
 @pytest.mark.parametrize('name', ['ssd_r18_w2-a2u_digits', 'ssd_r18_w4-a4u_digits'])

@@ -6,8 +6,9 @@ with one Mul by the scales behind it, and one Add for bias and normalization.
 
 import contextlib
 import io
+import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from mmqnet.export.freeze import frozen
 from mmqnet.export.onnx.translate import translate
 from mmqnet.export.qonnx.activations import DOMAIN, write_activations
 from mmqnet.export.qonnx.layers import QonnxLayer, write_layers
+from mmqnet.export.tables import render
 from mmqnet.version import __version__
 
 _OPSET = 18  # the first that torch writes without converting
@@ -48,6 +50,22 @@ class QonnxReport:
     layers: tuple[QonnxLayer, ...]
     file_bytes: int
     cost: dict[str, float]
+
+    def table(self) -> str:
+        """Return the report as text."""
+        rows = [(x.name, x.weights, x.inputs, x.reason) for x in self.layers]
+        integers = sum(not layer.reason for layer in self.layers)
+        macs = {k.removeprefix('op_mac_'): v for k, v in self.cost.items() if k.startswith('op_')}
+        notes = [
+            f'{self.file_bytes / 2**20:.2f} MiB; {integers} of {len(self.layers)} quantized layers '
+            f'in integers; weights of {self.cost["total_mem_w_bits"] / 8 / 2**20:.2f} MiB',
+            *(f'{count / 1e6:,.1f} million products {kind}' for kind, count in macs.items()),
+        ]
+        return render('Layers', ('layer', 'weights', 'input', 'in float as'), rows, notes)
+
+    def as_json(self) -> str:
+        """Return the report as JSON."""
+        return json.dumps(asdict(self), indent=2)
 
 
 class _Network(nn.Module):
