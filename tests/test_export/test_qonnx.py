@@ -12,15 +12,16 @@ from mmengine.config import Config
 from torch import nn
 from toy_models import build, calibrated, classifier, quantized, resnet
 
-from mmqnet.export.qonnx import write_qonnx
-from mmqnet.export.qonnx.activations import data_type
 from mmqnet.layers import QuantConv2d, QuantConv2dAdaptivePadding, QuantLinear
 from mmqnet.models import build_model
 from mmqnet.quantizers import quantizers_of
 
-qonnx = pytest.importorskip('qonnx')
+pytest.importorskip('qonnx')
 from qonnx.core.modelwrapper import ModelWrapper  # noqa: E402
 from qonnx.core.onnx_exec import execute_onnx  # noqa: E402
+
+from mmqnet.export.qonnx import write_qonnx  # noqa: E402
+from mmqnet.export.qonnx.activations import data_type  # noqa: E402
 
 W3A4 = dict(weight=dict(levels='pm4'), activation=dict(levels='uint4', thresholds='uniform'))
 
