@@ -17,11 +17,11 @@ from mmqnet.models import build_model
 from mmqnet.quantizers import quantizers_of
 
 pytest.importorskip('qonnx')
-from qonnx.core.modelwrapper import ModelWrapper  # noqa: E402
-from qonnx.core.onnx_exec import execute_onnx  # noqa: E402
+from qonnx.core.modelwrapper import ModelWrapper
+from qonnx.core.onnx_exec import execute_onnx
 
-from mmqnet.export.qonnx import write_qonnx  # noqa: E402
-from mmqnet.export.qonnx.activations import data_type  # noqa: E402
+from mmqnet.export.qonnx import write_qonnx
+from mmqnet.export.qonnx.activations import data_type
 
 W3A4 = dict(weight=dict(levels='pm4'), activation=dict(levels='uint4', thresholds='uniform'))
 
