@@ -140,6 +140,8 @@ class _Rounded(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, y, log_step, offset, levels = ctx.saved_tensors
         wide = single_precision(x)
+        if y.dtype is not wide.dtype:  # rounded: what 8 bits leave of x would be lost
+            y = rounding(levels, log_step, offset).quantize(wide)
         step = log_step.exp()
         zero = step.new_zeros(()) if offset is None else offset
         low, high = ((step * levels[i] + zero).to(wide) for i in (0, -1))

@@ -57,4 +57,4 @@ class TWN(Quantizer):
         magnitudes = single_precision(x).abs()
         delta = _SHARE * scaled_mean(magnitudes, self.scale_shape)
         alpha = scaled_mean(magnitudes, self.scale_shape, among=magnitudes > delta)
-        return Staircase(self.levels, self.levels[::2], alpha, 1 / delta)
+        return Staircase(self.levels, self.levels[::2].contiguous(), alpha, 1 / delta)
