@@ -153,8 +153,8 @@ def test_metadata(written):
     assert found == module.metadata
     assert json.loads(found['classes']) == ['a', 'b', 'c']
     assert not any(node.metadata_props or node.doc_string for node in model.graph.node)
-    assert [axis.dim_param or axis.dim_value for axis in
-            model.graph.input[0].type.tensor_type.shape.dim] == ['batch', 3, SIZE, SIZE]  # fmt: skip
+    axes = model.graph.input[0].type.tensor_type.shape.dim
+    assert [axis.dim_param or axis.dim_value for axis in axes] == ['batch', 3, SIZE, SIZE]
 
 
 def test_float_and_raw_and_normalized_outside(tmp_path):
