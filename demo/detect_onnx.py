@@ -1,4 +1,4 @@
-"""Detect objects on a picture with an exported file: numpy, Pillow and onnxruntime, nothing else."""
+"""Detect objects on a picture with an exported file; needs numpy, Pillow and onnxruntime only."""
 
 import argparse
 import json

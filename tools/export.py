@@ -14,7 +14,7 @@ from mmqnet.command_line import add_arguments, check_checkpoint, load_config, po
 from mmqnet.export.export_module import ExportModule
 from mmqnet.export.input_format import default_shape
 from mmqnet.export.packages import require
-from mmqnet.models import build_model, check_calibrated, load_weights
+from mmqnet.models import build_model, check_calibrated, load_weights, read_checkpoint
 
 
 def parse_args(args: list[str] | None = None) -> argparse.Namespace:
@@ -109,8 +109,7 @@ def write_onnx(config: Config, args: argparse.Namespace) -> None:
         say(f'Comparing codes on {args.verify} pictures')
         agreement = compare_codes(args.out, module, pictures(config, module.file, args.verify))
     summary = ExportSummary.of(report, layers, model, agreement)
-    write_text(Path(args.out).with_suffix('.json'), summary.as_json())
-    print(summary.table())
+    finish(summary.table(), summary.as_json(), args.out)
 
 
 class Progress:
@@ -128,11 +127,62 @@ class Progress:
         print(f'[{self.done}/{self.stages}] {text} ({seconds:.0f} s)', flush=True)
 
 
-WRITERS: dict[str, Callable[[Config, argparse.Namespace], None]] = dict(onnx=write_onnx)
+def write_checkpoint(config: Config, args: argparse.Namespace) -> None:
+    """Write a checkpoint whose weights take as many bits as their levels."""
+    from mmqnet.export.packed import write_packed
+
+    say = Progress(2)
+    say('Loading the model')
+    model = load_model(config, args.checkpoint)
+    meta = read_checkpoint(args.checkpoint).get('meta', {})
+    say('Packing')
+    report = write_packed(model, config, args.out, meta.get('dataset_meta'))
+    finish(report.table(), report.as_json(), args.out)
+
+
+def write_qonnx(config: Config, args: argparse.Namespace) -> None:
+    """Write backbone, neck and head in integers, for FPGAs."""
+    require('qonnx', extra='qonnx')
+    from mmqnet.export import qonnx
+
+    say = Progress(2)
+    say('Loading the model')
+    model = load_model(config, args.checkpoint)
+    say('Exporting')
+    shape = (1, 3, *(args.shape or default_shape(config)))
+    report = qonnx.write_qonnx(model, shape, args.out)
+    finish(report.table(), report.as_json(), args.out)
+
+
+def finish(table: str, report: str, out: str) -> None:
+    """Print the closing table, and write it beside the file as json."""
+    write_text(Path(out).with_suffix('.json'), report)
+    print(table)
+
+
+WRITERS: dict[str, Callable[[Config, argparse.Namespace], None]] = dict(
+    onnx=write_onnx, checkpoint=write_checkpoint, qonnx=write_qonnx
+)
+# What each format honours beside the common arguments.
+OPTIONS = dict(
+    onnx={'shape', 'raw', 'no_preprocess', 'thresholds', 'float_layers', 'verify'},
+    checkpoint=set(),
+    qonnx={'shape'},
+)
+
+
+def check_options(args: argparse.Namespace) -> None:
+    """Refuse options that the format cannot honour."""
+    for name in sorted(OPTIONS['onnx'] - OPTIONS[args.format]):
+        default = dict(thresholds='exact', float_layers='small').get(name)
+        if getattr(args, name) not in (default, None, False):
+            option = f'--{name.replace("_", "-")}'
+            raise ValueError(f'{option} has no effect with --format {args.format}: leave it out')
 
 
 def main(args: list[str] | None = None) -> None:
     parsed = parse_args(args)
+    check_options(parsed)
     config = load_config(parsed, ('test_dataloader',) if parsed.verify else ())
     check_checkpoint(parsed.checkpoint)
     WRITERS[parsed.format](config, parsed)

@@ -61,6 +61,8 @@ def main() -> None:
     config = load_config(args, ('test_dataloader',))
     check_checkpoint(args.checkpoint)
     config.load_from = args.checkpoint
+    if args.checkpoint.endswith('.onnx') and not args.backend:
+        raise ValueError(f'{args.checkpoint!r} needs --backend {" or ".join(BACKENDS)}')
     if args.backend:
         if args.tta or args.soft:
             raise ValueError(f'--backend {args.backend} takes neither --tta nor --soft')

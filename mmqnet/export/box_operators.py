@@ -91,19 +91,22 @@ def translation_table() -> dict[Any, Callable]:
         ImportError: If onnxscript is not installed.
     """
     require('onnxscript')
-    from onnxscript import opset21 as op
+    import onnxscript
+
+    op: Any = onnxscript.opset21
+
+    def integers(*values: int) -> Any:
+        return op.Constant(value_ints=values)
+
+    def number(value: float) -> Any:
+        return op.Constant(value_floats=[value])
 
     def suppress_onnx(boxes: Any, scores: Any, iou_threshold: float, max_boxes: int) -> Any:
-        selected = op.NonMaxSuppression(
-            boxes,
-            op.Unsqueeze(scores, op.Constant(value_ints=[1])),
-            op.Constant(value_ints=[max_boxes]),
-            op.Constant(value_floats=[iou_threshold]),
-            op.Constant(value_floats=[0.0]),
-        )
-        # rows of image, class, box; there is one class
-        places = op.Gather(selected, op.Constant(value_ints=[0, 2]), axis=1)
-        zeros = op.Mul(scores, op.Constant(value_floats=[0.0]))
+        of_one_class = op.Unsqueeze(scores, integers(1))
+        limits = (integers(max_boxes), number(iou_threshold), number(0.0))
+        selected = op.NonMaxSuppression(boxes, of_one_class, *limits)
+        places = op.Gather(selected, integers(0, 2), axis=1)  # of the rows image, class, box
+        zeros = op.Mul(scores, number(0.0))
         return op.ScatterND(zeros, places, op.GatherND(scores, places))
 
     def roi_align_onnx(
@@ -114,14 +117,11 @@ def translation_table() -> dict[Any, Callable]:
         sampling_ratio: int,
         aligned: bool,
     ) -> Any:
-        images = op.Squeeze(
-            op.Slice(rois, *(op.Constant(value_ints=[v]) for v in (0, 1, 1))),
-            op.Constant(value_ints=[1]),
-        )
+        images = op.Slice(rois, integers(0), integers(1), integers(1))
         return op.RoiAlign(
             features,
-            op.Slice(rois, *(op.Constant(value_ints=[v]) for v in (1, 5, 1))),
-            op.Cast(images, to=7),
+            op.Slice(rois, integers(1), integers(5), integers(1)),
+            op.Cast(op.Squeeze(images, integers(1)), to=onnxscript.INT64.dtype),
             coordinate_transformation_mode='half_pixel' if aligned else 'output_half_pixel',
             output_height=output_size[0],
             output_width=output_size[1],

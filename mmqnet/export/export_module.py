@@ -24,10 +24,12 @@ class ExportModule(nn.Module):
     """
 
     output_names: tuple[str, ...] = ()
+    mean: Tensor
+    std: Tensor
 
-    def __init__(self, model: nn.Module, metadata: FileMetadata) -> None:
+    def __init__(self, model: Any, metadata: FileMetadata) -> None:
         super().__init__()
-        self.model = model
+        self.model: Any = model
         self.file = metadata.with_changes(
             layers=bits_of_layers(model), torch_version=torch.__version__
         )
@@ -96,7 +98,7 @@ def bits_of_layers(model: nn.Module) -> dict[str, dict[str, int]]:
         >>> from mmqnet.layers import QuantConv2d
         >>> conv = QuantConv2d(3, 8, 3, weight_quantizer=dict(levels='pm4'))
         >>> bits_of_layers(nn.Sequential(conv))
-        {'0': {'weight': 4}}
+        {'0': {'weight': 3}}
     """
     layers: dict[str, dict[str, int]] = {}
     for name, quantizer in quantizers_of(model).items():

@@ -30,7 +30,8 @@ class FileMetadata:
         keep_ratio: Whether images are resized with their ratio kept, then padded on the right and
             at the bottom; otherwise they are resized to ``input_size``.
         pad_value: Of each channel of the input, as the file takes it.
-        resize_scale: Limits of the longer and the shorter side, where the ratio is kept; 0 for none.
+        resize_scale: Limits of the longer and the shorter side, where the ratio is kept; 0 for
+            none.
         resize_edge: Length of the short edge before the center is cropped; 0 for no such crop.
         clip_border: Whether boxes end at the border of the image.
         score_threshold: Below it no box is reported.
@@ -77,7 +78,8 @@ class FileMetadata:
         """Return the strings of ``metadata_props``: text as it is, all else as JSON.
 
         Example:
-            >>> strings = FileMetadata('detection', 'boxes', (300, 300), ('cat', 'dog')).to_strings()
+            >>> file = FileMetadata('detection', 'boxes', (300, 300), ('cat', 'dog'))
+            >>> strings = file.to_strings()
             >>> strings['task'], strings['input_size'], strings['classes']
             ('detection', '[300, 300]', '["cat", "dog"]')
         """

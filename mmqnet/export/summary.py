@@ -8,7 +8,8 @@ from typing import Any
 from torch import nn
 
 from mmqnet.export.onnx.integer_layers import LayerPrecision
-from mmqnet.export.onnx.report import ExportReport, render
+from mmqnet.export.onnx.report import ExportReport
+from mmqnet.export.tables import render
 from mmqnet.export.verify import CodeAgreement
 
 _QUANTIZED = 'not quantized'

@@ -16,6 +16,7 @@ from mmqnet.layers import (
     reads_its_input_once,
 )
 from mmqnet.models.inventory import weights_of
+from mmqnet.models.packed_weights import unpack_when_loading
 from mmqnet.models.plan import LayerPlan, plan_layers
 from mmqnet.models.quantization_config import QuantizationConfig
 from mmqnet.models.report import LayerReport, QuantizationReport, describe_quantizer
@@ -73,6 +74,7 @@ def convert(model: nn.Module, config: QuantizationConfig) -> QuantizationReport:
         quantize_block_input(block, shared.get(activation, activation))
     _quantize_outputs(model, plans.values())
     _refuse_reparameterization(model)
+    unpack_when_loading(model)
     return replace(report, sums=tuple(map(quantize_sums, sums)))
 
 

@@ -25,7 +25,11 @@ _ANCHORS = {'bbox_head.anchor_generator.strides': [8, 16, 32]}
 # A detector's name in `families`, and what makes it smaller still.
 CASES: dict[str, dict[str, Any]] = {
     'SSD': {},
-    'RetinaNet': {**_THREE_LEVELS, **_ANCHORS},
+    'RetinaNet': {
+        **_THREE_LEVELS,
+        **_ANCHORS,
+        'bbox_head.anchor_generator.octave_base_scale': 1,
+    },
     'FCOS': {**_THREE_LEVELS, 'bbox_head.strides': [8, 16, 32]},
     'ATSS': {**_THREE_LEVELS, **_ANCHORS},
     'GFL': {**_THREE_LEVELS, **_ANCHORS, 'test_cfg.nms.iou_threshold': 0.9},
@@ -45,9 +49,7 @@ _PREDICTION = re.compile(
 )
 
 
-def small_detector(
-    name: str, changes: dict[str, Any] | None = None
-) -> tuple[nn.Module, Config]:
+def small_detector(name: str, changes: dict[str, Any] | None = None) -> tuple[nn.Module, Config]:
     """Build a float detector of MMDetection and give it scores that spread.
 
     Args:

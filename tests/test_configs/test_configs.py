@@ -96,7 +96,8 @@ def test_recipe(recipe):
         # the paper's initialisation, or that of the nearest level
         expected = ('kmeans', 'range') if of_paper else ('uniform', 'mse')
         assert (quantizer.thresholds, quantizer.get('scale_init', 'range')) == expected
-    if weights == 'w1':  # as in the paper's code
+        assert quantizer.get('surrogate_temperature') == (None if of_paper else 3)
+    if weights == 'w1' and of_paper:  # as in the paper's code
         assert config.quantization.weight.backward_temperature == 1
 
 
@@ -176,10 +177,10 @@ def test_training_is_the_papers(name):
     assert wrapper.optimizer.weight_decay == decay
     assert wrapper.clip_grad.max_norm == norm
     assert wrapper.paramwise_cfg == dict(quantized=dict(lr=quantized), other=dict(lr=other))
-    if '-int_' not in name:
-        assert config.default_hooks.temperature == dict(
-            type='mmqnet.TemperatureHook', weight=dict(slope=slope)
-        )
+    expected = dict(weight=dict(slope=slope))
+    if re.search(r'(u|-int)_', name):  # ours
+        expected = dict(by='progress', weight=dict(start=100, end=1000))
+    assert config.default_hooks.temperature == dict(type='mmqnet.TemperatureHook', **expected)
 
 
 # one config of each architecture, its quantized layers, and those left in float

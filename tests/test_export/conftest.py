@@ -7,10 +7,13 @@ import pytest
 from exported import small_detector
 from mmengine.config import Config
 from torch import nn
+from toy_fixtures import configs, float_checkpoint
 
 from mmqnet.export.detection import export_module
 from mmqnet.export.export_module import ExportModule
 from mmqnet.export.onnx import export_onnx
+
+__all__ = ['configs', 'export', 'float_checkpoint']
 
 
 @dataclass

@@ -48,7 +48,8 @@ SUMS = {
 @pytest.mark.parametrize('name', SUMS)
 def test_nothing_but_integers(name):
     (family,) = (family for family in families.FAMILIES if family.name == name)
-    everything = dict(include=['*'], keep_float=[], sums=dict(levels='uint8'))
+    eight_bits = dict(levels='uint8')
+    everything = dict(include=['*'], keep_float=[], last=dict(output=eight_bits), sums=eight_bits)
     family = dataclasses.replace(family, quantization={**family.quantization, **everything})
     model = families.build(family)
     assert not model.quantization_report.skipped

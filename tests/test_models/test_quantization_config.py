@@ -74,6 +74,20 @@ def test_sums_replace_the_common_activation_key_by_key():
     assert parse(weight=WEIGHT).sums is None
 
 
+def test_outputs_replace_the_common_activation_key_by_key():
+    config = parse(
+        activation=dict(levels='uint2', thresholds='uniform'),
+        keep_float=[],
+        last=dict(output=dict(levels='uint8')),
+        overrides={'a': dict(output=None), 'b': dict(output=dict(thresholds='kmeans'))},
+    )
+    output = config.for_layer('c', ['last']).output
+    assert (len(output.levels), output.thresholds) == (256, 'uniform')
+    assert output.key == 'quantization.last.output'
+    assert config.for_layer('c').output is config.for_layer('a', ['last']).output is None
+    assert config.for_layer('b').output.thresholds == 'kmeans'
+
+
 def test_overrides_alone():
     config = parse(overrides={'a': dict(weight=WEIGHT)})
     assert config.for_layer('b') == (None, None, None)
@@ -138,6 +152,19 @@ def test_overrides_alone():
             dict(activation=ACTIVATION, sums=dict(granularity='model')),
             ValueError,
             r"`quantization\.sums\.granularity` should be 'layer'.*got 'model'",
+        ),
+        (
+            dict(weight=WEIGHT, overrides={'a': dict(output=dict(levels='uint9'))}),
+            ValueError,
+            r"`quantization\.overrides\['a'\]\.output\.levels` .*'uint9'",
+        ),
+        (
+            dict(
+                activation=dict(levels='uint8', granularity='model'),
+                overrides={'a': dict(output=dict(levels='uint8'))},
+            ),
+            ValueError,
+            r"\.output\.granularity` should be 'layer', as outputs do not share",
         ),
         (
             dict(weight=WEIGHT, sums=ACTIVATION),

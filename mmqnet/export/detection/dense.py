@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from mmdet.structures.bbox import get_box_tensor
-from torch import Tensor, nn
+from torch import Tensor
 
 from mmqnet.export.box_operators import translation_table
 from mmqnet.export.detection.postprocess import (
@@ -29,7 +29,7 @@ class DetectorExport(ExportModule):
     suppression: Suppression
 
     @property
-    def head(self) -> nn.Module:
+    def head(self) -> Any:
         """The head of a one-stage detector."""
         return self.model.bbox_head
 
@@ -48,7 +48,7 @@ class DetectorExport(ExportModule):
             clip_border=clip_border,
         )
 
-    def add_priors(self, head: nn.Module, prefix: str, **options: Any) -> int:
+    def add_priors(self, head: Any, prefix: str, **options: Any) -> int:
         """Keep a head's priors for the input size as constants; return the number of levels."""
         size = self.file.input_size
         x = torch.zeros(1, 3, *size, device=self.mean.device)
@@ -66,7 +66,7 @@ class DetectorExport(ExportModule):
             self.register_buffer(f'{prefix}{i}', get_box_tensor(level), persistent=False)
         return len(priors)
 
-    def decode(self, coder: nn.Module, priors: Tensor, deltas: Tensor) -> Tensor:
+    def decode(self, coder: Any, priors: Tensor, deltas: Tensor) -> Tensor:
         """Return boxes (N, k, 4) in pixels of the input, cut at its border if the coder does so.
 
         Args:
@@ -91,7 +91,7 @@ class DenseExport(DetectorExport):
     Among them are SSD, RetinaNet, FCOS, ATSS and RTMDet.
     """
 
-    def __init__(self, model: nn.Module, metadata: FileMetadata) -> None:
+    def __init__(self, model: Any, metadata: FileMetadata) -> None:
         super().__init__(model, metadata)
         self.num_levels = self.add_priors(self.head, 'priors')
         test_cfg = self.head.test_cfg
@@ -113,10 +113,12 @@ class DenseExport(DetectorExport):
         self, level: int, cls_score: Tensor, bbox_pred: Tensor, factor: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return boxes, scores and labels of a level's best pairs of a place and a class."""
-        scores = above(self.class_scores(cls_score), self.score_threshold)
+        scores = self.class_scores(cls_score)
         classes, pairs = scores.shape[2], scores.shape[1] * scores.shape[2]
         count = min(self.candidates, pairs) if self.candidates > 0 else pairs
         scores, places = scores.reshape(-1, pairs).topk(count)
+        # MMDetection drops low scores first: the same pairs, but millions of comparisons
+        scores = above(scores, self.score_threshold)
         labels, places = places % classes, places // classes
         boxes = self.boxes(level, bbox_pred, places)
         if factor is not None:
@@ -152,7 +154,7 @@ class GFLExport(DenseExport):
 class YOLOXExport(DetectorExport):
     """YOLOX: one class a place, and no limit to the candidates."""
 
-    def __init__(self, model: nn.Module, metadata: FileMetadata) -> None:
+    def __init__(self, model: Any, metadata: FileMetadata) -> None:
         super().__init__(model, metadata)
         self.num_levels = self.add_priors(self.head, 'priors', with_stride=True)
         test_cfg = self.head.test_cfg
@@ -183,7 +185,7 @@ class RawExport(ExportModule):
     of heads that have them.
     """
 
-    def __init__(self, model: nn.Module, metadata: FileMetadata) -> None:
+    def __init__(self, model: Any, metadata: FileMetadata) -> None:
         super().__init__(model, metadata)
         x = torch.zeros(1, 3, *metadata.input_size, device=self.mean.device)
         with torch.no_grad():

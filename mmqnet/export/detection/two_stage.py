@@ -1,7 +1,9 @@
 """Faster R-CNN and its like."""
 
+from typing import Any
+
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mmqnet.export.detection.dense import DetectorExport
 from mmqnet.export.detection.postprocess import (
@@ -22,7 +24,7 @@ class TwoStageExport(DetectorExport):
     proposal is pooled at all levels, with an empty region where it does not belong.
     """
 
-    def __init__(self, model: nn.Module, metadata: FileMetadata) -> None:
+    def __init__(self, model: Any, metadata: FileMetadata) -> None:
         super().__init__(model, metadata)
         self.num_levels = self.add_priors(self.rpn, 'priors')
         self.proposals = Suppression.from_config(self.rpn.test_cfg, 'model.test_cfg.rpn')
@@ -32,12 +34,12 @@ class TwoStageExport(DetectorExport):
         self.describe(self.score_threshold, self.roi.bbox_head.bbox_coder.clip_border)
 
     @property
-    def rpn(self) -> nn.Module:
+    def rpn(self) -> Any:
         """The region proposal network."""
         return self.model.rpn_head
 
     @property
-    def roi(self) -> nn.Module:
+    def roi(self) -> Any:
         """The head on regions."""
         return self.model.roi_head
 
@@ -80,7 +82,7 @@ class TwoStageExport(DetectorExport):
         extractor = self.roi.bbox_roi_extractor
         features = features[: extractor.num_inputs]
         of_level = extractor.map_roi_levels(rois, len(features))
-        pooled = None
+        pooled: Any = None
         for level, (x, layer) in enumerate(zip(features, extractor.roi_layers, strict=True)):
             here = (of_level == level).unsqueeze(-1)
             own = torch.where(here, rois, rois.new_zeros(()))

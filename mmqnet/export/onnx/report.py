@@ -1,12 +1,9 @@
 """What an export did, as data and as a table."""
 
-import io
 import json
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from rich.console import Console
-from rich.table import Table
+from mmqnet.export.tables import render
 
 # Sums of two products in 16 bits: the instruction of CPUs without VNNI, which saturates.
 LARGEST_PAIR = 2**15 - 1
@@ -86,18 +83,3 @@ class ExportReport:
     def as_json(self) -> str:
         """Return the report as JSON."""
         return json.dumps(asdict(self), indent=2)
-
-
-def render(
-    title: str, headings: Sequence[str], rows: Sequence[Sequence[str]], notes: Sequence[str]
-) -> str:
-    """Return a table as text, with notes below."""
-    table = Table(title=title, title_justify='left')
-    for heading in headings:
-        table.add_column(heading)
-    for row in rows:
-        table.add_row(*row)
-    out = io.StringIO()
-    # as wide as the longest names need: rich cuts what does not fit
-    Console(file=out, width=1000, color_system=None).print(table)
-    return '\n'.join([out.getvalue().rstrip(), *notes])

@@ -24,9 +24,7 @@ class ExportedModel(BaseModel):
     task: ClassVar[str]
     outputs: ClassVar[str]
 
-    def __init__(
-        self, path: str, backend: str = 'onnxruntime', threads: int | None = None
-    ) -> None:
+    def __init__(self, path: str, backend: str = 'onnxruntime', threads: int | None = None) -> None:
         super().__init__()
         self.session = open_session(path, backend, threads)
         self.metadata = self.session.metadata

@@ -65,12 +65,11 @@ class ExportedDetector(ExportedModel):
         if data_samples is None:
             data_samples = [DetDataSample() for _ in inputs]
         found = self.run(inputs)
-        for image, sample, dets, labels in zip(
-            inputs, data_samples, found['dets'], found['labels'], strict=True
-        ):
+        for i, sample in enumerate(data_samples):
             factors = sample.metainfo.get('scale_factor', (1.0, 1.0))
-            shape = tuple(sample.metainfo.get('img_shape', image.shape[-2:]))
-            sample.pred_instances = self._instances(dets, labels, shape, factors)
+            shape = tuple(sample.metainfo.get('img_shape', inputs[i].shape[-2:]))
+            rows = found['dets'][i], found['labels'][i]
+            sample.pred_instances = self._instances(*rows, shape, factors)
         return data_samples
 
     def _instances(

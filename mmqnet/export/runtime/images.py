@@ -6,7 +6,7 @@ from mmqnet.export.metadata import FileMetadata
 
 
 def to_input(image: np.ndarray, metadata: FileMetadata) -> np.ndarray:
-    """Return an image as the file takes it: channels in order, normalized if it asks for it, padded.
+    """Return an image as the file takes it: channels in order, normalized if need be, padded.
 
     Args:
         image: (3, h, w) in BGR, 0..255, as a data pipeline of MMDetection gives it.
