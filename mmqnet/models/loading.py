@@ -95,6 +95,8 @@ def load_weights(model: nn.Module, path: str) -> None:
     )
     try:
         load_state_dict(model, weights)
+    except ValueError as error:  # quantizers of another config
+        raise ValueError(f'{path!r} cannot be loaded: {error}') from error
     finally:
         hook.remove()
     _check_parameters(model, weights, missing, path)

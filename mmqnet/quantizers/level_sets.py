@@ -1,5 +1,6 @@
 """Level sets Y of the quantization function, by name or by list."""
 
+import itertools
 import math
 import re
 from collections.abc import Sequence
@@ -17,6 +18,14 @@ _NAMED: dict[str, tuple[float, ...]] = {
     'pm2': (-2.0, -1.0, 0.0, 1.0, 2.0),
     'pm4': (-4.0, -2.0, -1.0, 0.0, 1.0, 2.0, 4.0),
 }
+# Additive powers of two (Li et al., ICLR 2020, arXiv 1909.13144), as the authors' code has them:
+# the magnitudes of k bits are all sums of one number of each term.
+_APOT_TERMS: dict[int, tuple[tuple[int, ...], ...]] = {
+    2: ((0, 1, 2, 4),),
+    3: ((0, 1, 4, 8), (0, 2)),
+    4: ((0, 2, 8, 32), (0, 1, 4, 16)),
+}
+_APOT_NAMES = ('apot3', 'apot4', 'uapot3', 'uapot4')
 _MAX_BITS = 8
 # Neighbours nearer to each other than this share of the larger one may be rounded to the same
 # number when they are multiplied by a scale in float32.
@@ -29,8 +38,10 @@ def resolve_levels(spec: LevelSpec, key: str = 'levels') -> tuple[float, ...]:
     Args:
         spec: ``'binary'`` (-1, 1), ``'ternary'`` (-1, 0, 1), ``'pm2'`` (-2..2), ``'pm4'``
             (-4, -2, -1, 0, 1, 2, 4), ``'int{k}'`` for -(2^(k-1)-1)..2^(k-1)-1 with k in 2..8
-            (``'int5'`` is -15..15), ``'uint{k}'`` for 0..2^k-1 with k in 1..8, or any strictly
-            increasing list of finite numbers.
+            (``'int5'`` is -15..15), ``'uint{k}'`` for 0..2^k-1 with k in 1..8, ``'apot3'``,
+            ``'apot4'`` (sums of powers of two with a sign; ``'apot3'`` is ``'pm4'``),
+            ``'uapot3'``, ``'uapot4'`` (the same from 0), or any strictly increasing list of finite
+            numbers.
         key: The config key, for error messages.
 
     Returns:
@@ -112,10 +123,12 @@ def num_bits(levels: Sequence[float]) -> int:
 def _resolve_name(name: str, key: str) -> tuple[float, ...]:
     if name in _NAMED:
         return _NAMED[name]
+    if name in _APOT_NAMES:
+        return _additive_powers(int(name[-1]), signed=not name.startswith('u'))
     match = re.fullmatch(r'(u?)int(\d+)', name)
     if match is None:
-        known = [*_NAMED, 'int2', 'int5', 'int8', 'uint1', 'uint2', 'uint8']
-        names = ', '.join(map(repr, _NAMED))
+        known = [*_NAMED, *_APOT_NAMES, 'int2', 'int5', 'int8', 'uint1', 'uint2', 'uint8']
+        names = ', '.join(map(repr, [*_NAMED, *_APOT_NAMES]))
         raise ValueError(
             f"`{key}` should be one of {names}, 'int2'..'int{_MAX_BITS}', "
             f"'uint1'..'uint{_MAX_BITS}' or a list of numbers, but got {name!r}."
@@ -130,3 +143,11 @@ def _resolve_name(name: str, key: str) -> tuple[float, ...]:
         return tuple(map(float, range(2**bits)))
     top = 2 ** (bits - 1) - 1
     return tuple(map(float, range(-top, top + 1)))
+
+
+def _additive_powers(bits: int, signed: bool) -> tuple[float, ...]:
+    """Return sums of powers of two; a sign takes one of the bits."""
+    terms = _APOT_TERMS[bits - 1 if signed else bits]
+    magnitudes = sorted(float(sum(numbers)) for numbers in itertools.product(*terms))
+    negative = [-level for level in reversed(magnitudes[1:])] if signed else []
+    return (*negative, *magnitudes)

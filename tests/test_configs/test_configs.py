@@ -36,6 +36,13 @@ RECIPES = [Path(name).stem for name in BASES if name.startswith('_base_/quantiza
 
 # what the letters of a recipe's name stand for, in numbers of levels
 WEIGHTS = {'w1': 2, 'w2': 3, 'w3pm2': 5, 'w3': 7, 'w4': 15, 'w5': 31, 'w8': 255, 'w32': None}
+# the methods of other papers, whose k-bit weights have 2^k levels, but for ternary ones
+METHODS = {
+    'lsq': ('LSQ', 'LSQ'),
+    'dorefa-pact': ('DoReFa', 'PACT'),
+    'bwn': ('BWN', None),
+    'twn': ('TWN', None),
+}
 ACTIVATIONS = {'a1': 2, 'a2': 4, 'a3': 8, 'a4': 16, 'a8': 256, 'a32': None}
 
 
@@ -76,10 +83,30 @@ def test_every_recipe_is_there():
         *('w1-a1', 'w1-a2', 'w2-a2', 'w3-a3', 'w4-a4', 'w3-a8', 'w8-a8'),
         *('w2-a32u', 'w3-a32u', 'w1-a2u', 'w2-a2u', 'w3-a3u', 'w4-a4u', 'w3-a8u', 'w8-a8u'),
         *('w2-a2-int', 'w4-a4-int', 'w3-a8-int', 'w8-a8-int'),
+        *('lsq_w4-a4', 'lsq_w2-a2', 'lsq_w1-a2', 'lsq_w3-a8'),
+        *('dorefa-pact_w2-a2', 'dorefa-pact_w4-a4', 'bwn_w1-a32', 'twn_w2-a32'),
     }
 
 
-@pytest.mark.parametrize('recipe', RECIPES)
+@pytest.mark.parametrize('recipe', [recipe for recipe in RECIPES if '_' in recipe])
+def test_recipe_of_another_method(recipe):
+    config = Config.fromfile(CONFIGS / '_base_' / 'quantization' / f'{recipe}.py')
+    assert set(config) == {'quantization', 'quantization_hooks'}
+    checked = QuantizationConfig.from_dict(config.quantization)
+    method, bits = recipe.split('_')
+    assert tuple(q and q.type for q in (checked.weight, checked.activation)) == METHODS[method]
+    weights, activations = bits.split('-')
+    expected = 3 if method == 'twn' else 2 ** int(weights[1:])
+    assert len(checked.weight.levels) == expected
+    assert levels_of(config.quantization, 'activation') == ACTIVATIONS[activations]
+    # hard in training: no temperature, and no gap between soft and hard
+    assert {name for name, hook in config.quantization_hooks.items() if hook is None} == {
+        'temperature',
+        'gap',
+    }
+
+
+@pytest.mark.parametrize('recipe', [recipe for recipe in RECIPES if '_' not in recipe])
 def test_recipe(recipe):
     config = Config.fromfile(CONFIGS / '_base_' / 'quantization' / f'{recipe}.py')
     # two base files may not share a key

@@ -98,3 +98,22 @@ def test_other_sets_have_no_counterpart_by_themselves(levels):
 def test_bits_are_just_enough(count):
     bits = num_bits(range(count))
     assert 2 ** (bits - 1) < count <= 2**bits
+
+
+@pytest.mark.parametrize(
+    ('name', 'magnitudes', 'bits'),
+    [
+        ('apot3', (0, 1, 2, 4), 3),
+        ('apot4', (0, 1, 2, 3, 4, 6, 8, 10), 4),
+        ('uapot3', (0, 1, 2, 3, 4, 6, 8, 10), 3),
+        ('uapot4', (0, 1, 2, 3, 4, 6, 8, 9, 12, 16, 18, 24, 32, 33, 36, 48), 4),
+    ],
+)
+def test_additive_powers_of_two(name, magnitudes, bits):
+    levels = resolve_levels(name)
+    assert tuple(level for level in levels if level >= 0) == magnitudes
+    signed = not name.startswith('u')
+    assert levels[0] == (-magnitudes[-1] if signed else 0)
+    assert num_bits(levels) == bits
+    for level in map(int, magnitudes):  # at most two powers
+        assert level.bit_count() <= 2

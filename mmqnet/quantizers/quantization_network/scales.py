@@ -28,10 +28,11 @@ def initial_beta(levels: Sequence[float], max_abs: Tensor) -> Tensor:
     """
     # tensor by tensor: torch divides a number by a tensor with one rounding more
     numerator = max_abs.new_tensor(_HEADROOM * _largest(levels))
-    return numerator / _usable(max_abs)
+    return numerator / usable(max_abs)
 
 
-def _usable(max_abs: Tensor) -> Tensor:
+def usable(max_abs: Tensor) -> Tensor:
+    """Return magnitudes (C,) of rows, of which none is zero or nearly so beside the others."""
     largest = max_abs.max()
     if largest < _LEAST:
         return torch.ones_like(max_abs)
@@ -62,7 +63,7 @@ def fit_scales(
     exact = values.new_tensor(tuple(levels)).double()
     fitted_alpha, fitted_beta = 1 / beta, beta.clone()
     max_abs = values.abs().amax(1)
-    is_fitted = (max_abs >= _usable(max_abs)).tolist()
+    is_fitted = (max_abs >= usable(max_abs)).tolist()
     for i, row in enumerate(values):
         if not is_fitted[i]:
             continue
