@@ -92,7 +92,7 @@ def write_layer(
         kind = emit_float(node, weights)
     else:
         factors, bias = np.ones(1, np.int64), bias_of(node)
-        if function is not None and bias is not None:
+        if function is not None and function.table is None and bias is not None:
             weights, factors = scaled_for_bias(weights, bias, function.scale, largest_code)
             emit_bias(node, weights, factors, function)
         kind = emit_integers(node, weights, factors)
