@@ -53,7 +53,8 @@ def parse_args(args: list[str] | None = None) -> argparse.Namespace:
         '--verify',
         type=positive_integer,
         metavar='N',
-        help='compare the codes of all quantized activations on N pictures of the test data',
+        help='compare the codes of all quantized activations, and the boxes or classes, on N '
+        'pictures of the test data',
     )
     add_arguments(parser)
     return parser.parse_args(args)
@@ -101,14 +102,17 @@ def write_onnx(config: Config, args: argparse.Namespace) -> None:
     )
     say('Loading the file in the runtimes')
     layers = count_integer_layers(args.out)
-    agreement = []
+    agreement, outputs = [], None
     if args.verify:
         from mmqnet.export.pictures import pictures
         from mmqnet.export.verify import compare_codes
+        from mmqnet.export.verify_outputs import compare_outputs
 
-        say(f'Comparing codes on {args.verify} pictures')
-        agreement = compare_codes(args.out, module, pictures(config, module.file, args.verify))
-    summary = ExportSummary.of(report, layers, model, agreement)
+        say(f'Comparing codes and results on {args.verify} pictures')
+        inputs = list(pictures(config, module.file, args.verify))
+        agreement = compare_codes(args.out, module, inputs)
+        outputs = compare_outputs(args.out, module, inputs)
+    summary = ExportSummary.of(report, layers, model, agreement, outputs)
     finish(summary.table(), summary.as_json(), args.out)
 
 

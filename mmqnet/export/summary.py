@@ -11,6 +11,7 @@ from mmqnet.export.onnx.integer_layers import LayerPrecision
 from mmqnet.export.onnx.report import ExportReport
 from mmqnet.export.tables import render
 from mmqnet.export.verify import CodeAgreement
+from mmqnet.export.verify_outputs import OutputAgreement
 
 _QUANTIZED = 'not quantized'
 
@@ -46,11 +47,13 @@ class ExportSummary:
         report: What the exporter did.
         layers: All layers, in the order of the graph.
         agreement: How the codes agree; empty if they were not compared.
+        outputs: How the results agree, if they were compared.
     """
 
     report: ExportReport
     layers: tuple[LayerSummary, ...]
     agreement: tuple[CodeAgreement, ...] = ()
+    outputs: OutputAgreement | None = None
 
     @classmethod
     def of(
@@ -59,6 +62,7 @@ class ExportSummary:
         precisions: Sequence[LayerPrecision],
         model: nn.Module,
         agreement: Sequence[CodeAgreement] = (),
+        outputs: OutputAgreement | None = None,
     ) -> 'ExportSummary':
         """Join what is known of an export.
 
@@ -67,6 +71,7 @@ class ExportSummary:
             precisions: Of :func:`mmqnet.export.onnx.count_integer_layers`.
             model: The model, whose ``quantization_report`` says why layers were left in float.
             agreement: Of :func:`mmqnet.export.verify.compare_codes`.
+            outputs: Of :func:`mmqnet.export.verify_outputs.compare_outputs`.
         """
         exported = {layer.name: layer for layer in report.layers}
         skipped = getattr(getattr(model, 'quantization_report', None), 'skipped', ())
@@ -88,7 +93,7 @@ class ExportSummary:
                     reason='' if found.onnxruntime else reason,
                 )
             )
-        return cls(report, tuple(layers), tuple(agreement))
+        return cls(report, tuple(layers), tuple(agreement), outputs)
 
     def table(self) -> str:
         """Return the summary as text."""
@@ -104,8 +109,15 @@ class ExportSummary:
               for name, changed in self.report.changed_codes.items()),
             *(f'Warning: {warning}' for warning in self.report.warnings),
         ]  # fmt: skip
-        text = render('Layers', headings, rows, notes)
-        return f'{text}\n{self._codes()}' if self.agreement else text
+        parts = [render('Layers', headings, rows, notes)]
+        if self.agreement:
+            parts.append(self._codes())
+        if self.outputs is not None:
+            found = self.outputs
+            parts.append(
+                f'{found.matched} of {found.count} {found.what} matched ({found.share:.2%})'
+            )
+        return '\n'.join(parts)
 
     def as_json(self) -> str:
         """Return the summary as JSON."""

@@ -263,3 +263,28 @@ def test_weights_whose_levels_are_no_integers_stay_float(tmp_path):
     with exported(tmp_path, module, x) as report, torch.no_grad():
         assert report.layers[0].reason == 'the levels of its weights are no integers'
         torch.testing.assert_close(run(report.path, x)[0], module(x), rtol=1e-4, atol=1e-5)
+
+
+METHODS = [
+    (dict(type='LSQ', levels='int4'), dict(type='LSQ', levels='uint4'), ['0']),
+    (dict(type='LSQ', levels='int4'), dict(type='LSQPlus', levels='uint4'), None),
+    (dict(type='DoReFa', levels='int4'), dict(type='PACT', levels='uint4'), ['0']),
+    (dict(type='BWN', levels='binary'), dict(type='DoReFa', levels='uint4'), ['0']),
+    (dict(type='TWN', levels='ternary'), dict(type='LSQ', levels='uint2'), ['0']),
+]
+
+
+@pytest.mark.parametrize(('weight', 'activation', 'integer'), METHODS)
+def test_other_methods(tmp_path, weight, activation, integer):
+    """They have staircases like any other; LSQ+ may have an offset that no zero point expresses."""
+    config = dict(weight_quantizer=weight, input_quantizer=activation)
+    module = nn.Sequential(
+        QuantConv2d(4, 8, 3, padding=1, **config),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        QuantConv2d(8, 4, 1, **config),
+    )
+    calibrate(module, [x := torch.rand(2, 4, 12, 12)], module)
+    with exported(tmp_path, module, x) as report:
+        assert integer is None or integer_layers(report.path) == integer
+        agrees(report.path, module, x)

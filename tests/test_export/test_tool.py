@@ -75,10 +75,11 @@ def test_stages_table_and_json(export, files):
         '[1/4] Loading the model',
         '[2/4] Exporting',
         '[3/4] Loading the file in the runtimes',
-        '[4/4] Comparing codes on 2 pictures',
+        '[4/4] Comparing codes and results on 2 pictures',
     ]
     assert 'of 21 layers 8 run in integers in ONNX Runtime, 19 in OpenVINO' in printed
     assert 'Least share of equal codes' in printed
+    assert 'of 2 pictures matched' in printed
     written = json.loads((files / 'out/a.json').read_text())
     assert written['report']['num_bytes'] == (files / 'out/a.onnx').stat().st_size
     assert sum(layer['onnxruntime'] == 'integer' for layer in written['layers']) == 8

@@ -9,19 +9,16 @@ import torch
 
 from mmqnet.export.onnx import graph as graphs
 from mmqnet.export.onnx.activations import Functions
+from mmqnet.export.onnx.bias import bias_of, emit_bias, fold_batch_norm, scaled_for_bias
 from mmqnet.export.onnx.graph import add_constant, constant, is_op
 from mmqnet.export.onnx.report import ExportedLayer
 from mmqnet.export.onnx.translate import HARD_QUANTIZE
 from mmqnet.export.onnx.weights import (
     LAYERS,
     Weights,
-    bias_of,
-    emit_bias,
     emit_float,
     emit_integers,
-    fold_batch_norm,
     read_weights,
-    scaled_for_bias,
 )
 from mmqnet.quantizers import Staircase
 
@@ -95,9 +92,9 @@ def write_layer(
         kind = emit_float(node, weights)
     else:
         factors, bias = np.ones(1, np.int64), bias_of(node)
-        if function is not None and bias is not None:
+        if function is not None and function.table is None and bias is not None:
             weights, factors = scaled_for_bias(weights, bias, function.scale, largest_code)
-            emit_bias(node, weights, factors, function.scale)
+            emit_bias(node, weights, factors, function)
         kind = emit_integers(node, weights, factors)
         largest = weights.largest * int(factors.max())
     return ExportedLayer(

@@ -8,9 +8,10 @@ import onnx_ir as ir
 
 from mmqnet.export.onnx import graph as graphs
 from mmqnet.export.onnx.activations import Functions, is_codes
+from mmqnet.export.onnx.bias import add_to_bias
 from mmqnet.export.onnx.functions import CodeFunction, Rounding
 from mmqnet.export.onnx.graph import add_constant, add_node
-from mmqnet.export.onnx.weights import LAYERS, add_to_bias
+from mmqnet.export.onnx.weights import LAYERS
 
 THRESHOLDS = ('exact', 'grid')
 TREES = 'ai.onnx.ml'

@@ -9,13 +9,10 @@ import torch
 
 from mmqnet.export.onnx import graph as graphs
 from mmqnet.export.onnx.graph import add_constant, add_node, constant, is_op
-from mmqnet.export.onnx.report import LARGEST_PAIR
 from mmqnet.export.onnx.translate import HARD_QUANTIZE
 from mmqnet.quantizers import Staircase
 
 LAYERS = ('Conv', 'Gemm', 'MatMul')
-_LARGEST_BIAS = 2**30  # of int32, with room for the sum
-_LOST_BIAS = 2**20  # of a channel without weights
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,65 +118,6 @@ def _transposed(weights: Weights) -> Weights:
     )
 
 
-def fold_batch_norm(node: ir.Node, weights: Weights) -> Weights:
-    """Take the batch normalization behind a layer, if there is one, into its weights and bias.
-
-    It needs constants, and to be the only reader of the layer. The node gets the new bias; its
-    weights are left to the caller.
-    """
-    norm = graphs.only_reader(node.outputs[0])
-    if norm is None or not is_op(norm, 'BatchNormalization') or is_op(node, 'MatMul'):
-        return weights
-    parameters = [constant(value) for value in norm.inputs[1:5]]
-    bias = bias_of(node)
-    if bias is None or any(array is None for array in parameters):
-        return weights
-    gamma, beta, mean, variance = (array.astype(np.float64) for array in parameters)  # type: ignore[union-attr]
-    factors = gamma / np.sqrt(variance + graphs.attribute(norm, 'epsilon', 1e-5))
-    new = (beta + (bias - mean) * factors).astype(np.float32)
-    graph = node.graph
-    assert isinstance(graph, ir.Graph)
-    _set_bias(node, add_constant(graph, _bias_name(weights.name), new))
-    graphs.replace(norm.outputs[0], node.outputs[0])
-    graph.remove(norm, safe=True)
-    return weights.multiplied(factors)
-
-
-def add_to_bias(node: ir.Node, number: float) -> bool:
-    """Add a number to the outputs of a layer by its bias; return whether it has a constant one."""
-    bias = bias_of(node)
-    weight = node.inputs[1]
-    if bias is None or is_op(node, 'MatMul') or weight is None or weight.shape is None:
-        return False
-    transposed = is_op(node, 'Gemm') and not graphs.attribute(node, 'transB', 0)
-    channels = weight.shape[1 if transposed else 0]
-    if not isinstance(channels, int):
-        return False
-    new = (np.broadcast_to(bias, (channels,)) + number).astype(np.float32)
-    graph = node.graph
-    assert isinstance(graph, ir.Graph)
-    _set_bias(node, add_constant(graph, _bias_name(node.name or ''), new))
-    return True
-
-
-def bias_of(node: ir.Node) -> np.ndarray | None:
-    """Return the constant bias of a layer, 0 if it has none, None if it is computed."""
-    if len(node.inputs) < 3 or node.inputs[2] is None:
-        return np.zeros(1)
-    bias = constant(node.inputs[2])
-    return None if bias is None or bias.ndim > 1 else bias.astype(np.float64)
-
-
-def _set_bias(node: ir.Node, value: ir.Value) -> None:
-    if len(node.inputs) < 3:
-        node.resize_inputs(3)
-    node.replace_input_with(2, value)
-
-
-def _bias_name(name: str) -> str:
-    return f'{name.removesuffix(".weight")}.bias'
-
-
 def emit_float(node: ir.Node, weights: Weights) -> str:
     """Give a layer its weights as floats, the values of the codes; return the type."""
     assert isinstance(node.graph, ir.Graph)
@@ -197,7 +135,7 @@ def emit_integers(node: ir.Node, weights: Weights, factors: np.ndarray) -> str:
         node: The layer.
         weights: Its weights.
         factors: (1,) or (O,), by how much the integers are made larger, and the scales smaller, see
-            :func:`scaled_for_bias`.
+            :func:`mmqnet.export.onnx.bias.scaled_for_bias`.
     """
     graph, name, integers = node.graph, weights.name, weights.integers
     assert isinstance(graph, ir.Graph)
@@ -220,50 +158,3 @@ def emit_integers(node: ir.Node, weights: Weights, factors: np.ndarray) -> str:
     value = add_node(node, 'DequantizeLinear', [codes, scales, zeros], f'{name}.float', axis)
     node.replace_input_with(1, value)
     return 'int4' if is_small else 'int8'
-
-
-def emit_bias(node: ir.Node, weights: Weights, factors: np.ndarray, input_scale: float) -> None:
-    """Give a Gemm its bias in int32, which ONNX Runtime makes by itself for convolutions only."""
-    bias = bias_of(node)
-    if not is_op(node, 'Gemm') or bias is None or not bias.any():
-        return
-    graph, name = node.graph, _bias_name(weights.name)
-    assert isinstance(graph, ir.Graph)
-    scale = weights.scale / factors * input_scale
-    scale = np.broadcast_to(scale, bias.shape).astype(np.float32)
-    integers = add_constant(graph, name, np.rint(bias / scale).astype(np.int32))
-    scales = add_constant(graph, f'{name}.scale', scale)
-    _set_bias(node, add_node(node, 'DequantizeLinear', [integers, scales], name, dict(axis=0)))
-
-
-def scaled_for_bias(
-    weights: Weights, bias: np.ndarray, input_scale: float, largest_code: int
-) -> tuple[Weights, np.ndarray]:
-    """Return integer weights whose scales suit the bias, and by how much they are made larger.
-
-    A runtime rounds the bias to multiples of the product of both scales. With few bits that is a
-    good part of an output's step: with ±7 and 4 bits 1% of the codes would differ. Integers that
-    are 18 times as large, and scales as much smaller, bring that down, and sums of two products
-    still stay below 16 bits. Where a normalization nearly switches a channel off, the bias
-    would not fit into int32: its weights, which count for nothing, become 0.
-
-    Args:
-        weights: Integer weights.
-        bias: (1,) or (O,).
-        input_scale: Scale of the input's codes.
-        largest_code: The largest of them.
-
-    Returns:
-        tuple: The weights, and (1,) or (O,) integers of at least 1.
-    """
-    scale, bias = np.broadcast_arrays(weights.scale, np.abs(bias))
-    lost = bias > _LARGEST_BIAS * scale * input_scale
-    if lost.any():
-        integers = weights.integers * weights.along_axis(~lost)
-        scale = np.where(lost, bias / (_LOST_BIAS * input_scale), scale)
-        weights = replace(weights, integers=integers.astype(np.int16), scale=scale)
-    limit = min(127, LARGEST_PAIR // (2 * max(largest_code, 1)))
-    most = max(1, limit // max(weights.largest, 1))
-    room = _LARGEST_BIAS * scale * input_scale / np.maximum(bias, np.finfo(np.float32).tiny)
-    factors = np.clip(room, 1, most).astype(np.int64)
-    return weights, factors if len(weights.scale) > 1 else factors.min(keepdims=True)

@@ -7,8 +7,9 @@ import numpy as np
 import onnx_ir as ir
 
 from mmqnet.export.onnx import graph as graphs
+from mmqnet.export.onnx.bias import bias_of
 from mmqnet.export.onnx.graph import add_constant, add_node, constant, is_op
-from mmqnet.export.onnx.weights import LAYERS, Weights, bias_of, emit_float, read_weights
+from mmqnet.export.onnx.weights import LAYERS, Weights, emit_float, read_weights
 from mmqnet.export.qonnx.activations import Codes, data_type
 
 
