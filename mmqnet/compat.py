@@ -21,6 +21,7 @@ __all__ = [
     'apply_all',
     'repair_checkpoint_loading',
     'repair_default_hooks',
+    'repair_empty_datasets',
     'repair_ssd_head',
     'repair_torchvision',
 ]
@@ -128,6 +129,35 @@ def _drop_hooks_that_are_none(module: ModuleType) -> None:
     module.Runner.register_default_hooks = register_default_hooks
 
 
+def repair_empty_datasets() -> None:
+    """Let MMEngine say which data set is empty.
+
+    ``BaseDataset`` fails with ``need at least one array to concatenate`` when no sample is left,
+    usually since the annotation file has other class names than the config. See
+    open-mmlab/mmdetection issues 9610 and 10916.
+    """
+    _on_import('mmengine.dataset.base_dataset', _name_empty_datasets)
+
+
+def _name_empty_datasets(module: ModuleType) -> None:
+    original = module.BaseDataset._serialize_data
+    if getattr(original, '_mmqnet_repair', False):
+        return
+
+    def _serialize_data(self: Any) -> Any:
+        if not self.data_list:
+            classes = tuple(self.metainfo.get('classes') or ())
+            raise ValueError(
+                f'the {type(self).__name__} of `ann_file` {self.ann_file!r} has no samples: does '
+                f'that file use the names of `metainfo.classes` {classes[:8]}, and does '
+                f'`filter_cfg` {self.filter_cfg} leave any?'
+            )
+        return original(self)
+
+    _serialize_data._mmqnet_repair = True  # type: ignore[attr-defined]
+    module.BaseDataset._serialize_data = _serialize_data
+
+
 def repair_checkpoint_loading() -> None:
     """Let MMEngine up to 0.10.7 load its own checkpoints with torch 2.6 and later.
 
@@ -222,4 +252,5 @@ def apply_all() -> None:
     repair_torchvision()
     repair_checkpoint_loading()
     repair_default_hooks()
+    repair_empty_datasets()
     repair_ssd_head()

@@ -18,9 +18,12 @@ __all__ = ['HOOKS', 'MODELS', 'OPTIM_WRAPPERS', 'OPTIM_WRAPPER_CONSTRUCTORS', 'Q
 
 SCOPE = 'mmqnet'
 
-# Quantized layers, and `QuantizedModel` that builds and converts a whole architecture.
+# Quantized layers, `QuantizedModel` that builds and converts a whole architecture, exported files.
 MODELS = Registry(
-    'model', parent=MMENGINE_MODELS, scope=SCOPE, locations=['mmqnet.layers', 'mmqnet.models']
+    'model',
+    parent=MMENGINE_MODELS,
+    scope=SCOPE,
+    locations=['mmqnet.layers', 'mmqnet.models', 'mmqnet.export.runtime'],
 )
 # Methods of quantization, by the `type` of `quantization.weight` and `.activation`. MMEngine has no
 # such registry, so this one has no parent.

@@ -1,3 +1,4 @@
+import json
 import sys
 
 import mmengine
@@ -8,6 +9,7 @@ from mmengine.logging import HistoryBuffer, MessageHub
 from mmengine.model import BaseModel
 from mmengine.optim import OneCycleLR
 from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
+from mmengine.registry import DATASETS, DefaultScope
 from mmengine.runner import Runner, load_checkpoint, save_checkpoint
 
 from mmqnet import compat
@@ -201,6 +203,26 @@ def test_none_takes_our_hooks_out_with_the_stock_tools(run_python, root, tmp_pat
     hooks = run_python(code).splitlines()[-1].split()
     assert {'CalibrationHook', 'TemperatureHook', 'ScaleLogHook'} <= set(hooks)
     assert not {'SoftHardGapHook', 'PhaseHook', 'VisualizationHook'} & set(hooks)
+
+
+@pytest.mark.parametrize('last', [dict(metainfo=dict(classes=('Tree',))), {}])
+def test_an_empty_data_set_is_named(tmp_path, last):
+    annotations = dict(
+        images=[dict(id=0, file_name='0.png', width=8, height=8)],
+        annotations=[],
+        categories=[dict(id=0, name='tree')],
+    )
+    (tmp_path / 'train.json').write_text(json.dumps(annotations))
+    config = dict(
+        type='CocoDataset',
+        ann_file=str(tmp_path / 'train.json'),
+        data_prefix=dict(img=''),
+        metainfo=dict(classes=('tree',)),
+        filter_cfg=dict(filter_empty_gt=True),
+    )
+    message = r'CocoDataset of `ann_file` .*train\.json. has no samples.*classes.*filter_cfg'
+    with DefaultScope.overwrite_default_scope('mmdet'), pytest.raises(ValueError, match=message):
+        DATASETS.build(config | last)
 
 
 def checkpoint_of_everything():

@@ -105,7 +105,7 @@ def test_metadata(metadata):
     assert metadata['Version'] == mmqnet.__version__
     assert metadata['Author'] == 'mmqnet developers'
     extras = set(metadata.get_all('Provides-Extra'))
-    assert extras == {'onedl', 'openmmlab', 'demo', 'export', 'dev'}
+    assert extras == {'onedl', 'openmmlab', 'demo', 'export', 'qonnx', 'dev'}
 
 
 def test_neither_stack_is_required(metadata):

@@ -8,13 +8,19 @@ from mmengine.evaluator import DumpResults
 
 import mmqnet  # noqa: F401 -- repairs upstream faults before anything else is imported
 from mmqnet.command_line import add_arguments, build_runner, check_checkpoint, load_config
+from mmqnet.export.runtime import BACKENDS, evaluate_exported
 from mmqnet.quantizers import soft_evaluation
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config', help='config file')
-    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument('checkpoint', help='checkpoint file, or an exported one with --backend')
+    parser.add_argument(
+        '--backend',
+        choices=BACKENDS,
+        help='run an exported file (.onnx) in a runtime instead of a checkpoint in torch',
+    )
     parser.add_argument('--out', help='file (.pkl) for the predictions')
     parser.add_argument('--show', action='store_true', help='show the predictions')
     parser.add_argument('--show-dir', help='folder, in the work dir, for pictures of predictions')
@@ -55,6 +61,12 @@ def main() -> None:
     config = load_config(args, ('test_dataloader',))
     check_checkpoint(args.checkpoint)
     config.load_from = args.checkpoint
+    if args.checkpoint.endswith('.onnx') and not args.backend:
+        raise ValueError(f'{args.checkpoint!r} needs --backend {" or ".join(BACKENDS)}')
+    if args.backend:
+        if args.tta or args.soft:
+            raise ValueError(f'--backend {args.backend} takes neither --tta nor --soft')
+        evaluate_exported(config, args.checkpoint, args.backend)
     if args.show or args.show_dir:
         show_predictions(config, args)
     if args.tta:

@@ -1,3 +1,3 @@
 _base_ = './ssd_r18_w2-a2u_digits.py'
 
-model = dict(quantization=dict(weight=dict(levels='binary', backward_temperature=1)))
+model = dict(quantization=dict(weight=dict(levels='binary')))

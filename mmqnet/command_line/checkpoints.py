@@ -9,7 +9,7 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.runner import CheckpointLoader, find_latest_checkpoint
 
-from mmqnet.models import is_complete
+from mmqnet.models import check_file, is_complete
 
 
 def check_checkpoint(checkpoint: str) -> None:
@@ -17,6 +17,7 @@ def check_checkpoint(checkpoint: str) -> None:
 
     Raises:
         FileNotFoundError: If it is a local path that does not exist.
+        ValueError: If it is a packed one, and damaged.
 
     Example:
         >>> check_checkpoint('nowhere.pth')
@@ -26,6 +27,7 @@ def check_checkpoint(checkpoint: str) -> None:
     """
     if '://' not in checkpoint and not Path(checkpoint).exists():
         raise FileNotFoundError(f'the checkpoint {checkpoint!r} does not exist')
+    check_file(checkpoint)
 
 
 def resume(config: Config, checkpoint: str) -> None:

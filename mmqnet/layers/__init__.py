@@ -12,9 +12,15 @@ from mmqnet.layers.conv import (
     QuantConvWS2d,
 )
 from mmqnet.layers.linear import QuantLinear
+from mmqnet.layers.outputs import quantize_output
 from mmqnet.layers.owning import add_quantizer, place
 from mmqnet.layers.quantized_layer import QuantizedLayer
-from mmqnet.layers.residual import quantize_block_input, reads_its_input_once
+from mmqnet.layers.residual import (
+    quantize_block_input,
+    quantize_summed_outputs,
+    reads_its_input_once,
+    summed_outputs,
+)
 from mmqnet.layers.roles import (
     activation_quantizers,
     frozen_parameters,
@@ -47,6 +53,9 @@ __all__ = [
     'parameter_roles',
     'place',
     'quantize_block_input',
+    'quantize_output',
+    'quantize_summed_outputs',
     'reads_its_input_once',
+    'summed_outputs',
     'weight_quantizers',
 ]

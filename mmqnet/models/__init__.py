@@ -4,22 +4,35 @@ from mmqnet.models.alexnet import AlexNetBN
 from mmqnet.models.checkpoint_checks import check_state, read_checkpoint, warn_of_differences
 from mmqnet.models.convert import convert
 from mmqnet.models.loading import build_model, check_calibrated, is_complete, load_weights
+from mmqnet.models.packed_weights import (
+    ENTRY,
+    check_file,
+    expand_layer,
+    packed_entry,
+    unpack,
+)
 from mmqnet.models.quantization_config import QuantizationConfig
 from mmqnet.models.quantized_model import QuantizedModel
-from mmqnet.models.report import LayerReport, QuantizationReport
+from mmqnet.models.report import LayerReport, QuantizationReport, SumReport
 
 __all__ = [
+    'ENTRY',
     'AlexNetBN',
     'LayerReport',
     'QuantizationConfig',
     'QuantizationReport',
     'QuantizedModel',
+    'SumReport',
     'build_model',
     'check_calibrated',
+    'check_file',
     'check_state',
     'convert',
+    'expand_layer',
     'is_complete',
     'load_weights',
+    'packed_entry',
     'read_checkpoint',
+    'unpack',
     'warn_of_differences',
 ]

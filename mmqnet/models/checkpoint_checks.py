@@ -17,7 +17,9 @@ from mmengine.model import BaseTTAModel
 from mmengine.runner import CheckpointLoader
 from torch import nn
 
-_QUANTIZER = re.compile(r'(.*?(?:weight|input)_quantizer)\.')
+from mmqnet.models.packed_weights import check_file, unpack
+
+_QUANTIZER = re.compile(r'(.*?_quantizer)\.')
 
 
 def read_checkpoint(path: str) -> Mapping[str, Any]:
@@ -32,6 +34,7 @@ def read_checkpoint(path: str) -> Mapping[str, Any]:
     """
     if '://' not in path:
         _check_end(path)
+        check_file(path)
     try:
         checkpoint = CheckpointLoader.load_checkpoint(path, map_location='cpu', logger='silent')
     except Exception as error:  # whatever the bytes of another file make the unpickler do
@@ -58,6 +61,10 @@ def weights_of(checkpoint: Any, path: str) -> OrderedDict[str, Any]:
         kind = type(checkpoint if state is None else state).__name__
         raise ValueError(f'{path!r} is no checkpoint: it holds a {kind} in place of named weights')
     weights = OrderedDict((str(key).removeprefix('module.'), v) for key, v in state.items())
+    try:
+        weights = OrderedDict(unpack(weights))
+    except ValueError as error:
+        raise ValueError(f'{path!r} cannot be loaded: {error}') from error
     # versions of modules, by which older checkpoints are converted
     weights._metadata = getattr(state, '_metadata', OrderedDict())  # type: ignore[attr-defined]
     return weights

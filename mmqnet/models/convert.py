@@ -1,22 +1,27 @@
 """Conversion: replaces the layers of a float model by quantized ones, in place."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
 from typing import NoReturn
 
+from mmcv.cnn import ConvModule
 from torch import nn
 
 from mmqnet.layers import (
     QUANTIZED_LAYERS,
     QuantizedLayer,
     quantize_block_input,
+    quantize_output,
     reads_its_input_once,
 )
 from mmqnet.models.inventory import weights_of
+from mmqnet.models.packed_weights import unpack_when_loading
 from mmqnet.models.plan import LayerPlan, plan_layers
 from mmqnet.models.quantization_config import QuantizationConfig
 from mmqnet.models.report import LayerReport, QuantizationReport, describe_quantizer
 from mmqnet.models.shared_functions import add_shared_quantizers
+from mmqnet.models.sums import plan_sums, quantize_sums
 from mmqnet.quantizers import Quantizer, QuantizerConfig, num_bits, quantizers_of
 
 
@@ -61,19 +66,21 @@ def convert(model: nn.Module, config: QuantizationConfig) -> QuantizationReport:
             activation=[(plan.activation, plan.layer) for plan in quantized],
         ),
     )
+    in_float = [name for name, plan in plans.items() if plan.activation is None]
     blocks = _find_blocks(model, plans)
+    sums = plan_sums(model, plans, list(blocks), in_float, config.sums) if config.sums else []
     _replace_layers(model, plans, shared)
-    for block, activation in blocks:
+    for block, activation in blocks.items():
         quantize_block_input(block, shared.get(activation, activation))
+    _quantize_outputs(model, plans.values())
     _refuse_reparameterization(model)
-    return report
+    unpack_when_loading(model)
+    return replace(report, sums=tuple(map(quantize_sums, sums)))
 
 
-def _find_blocks(
-    model: nn.Module, plans: dict[str, LayerPlan]
-) -> list[tuple[nn.Module, QuantizerConfig]]:
+def _find_blocks(model: nn.Module, plans: dict[str, LayerPlan]) -> dict[nn.Module, QuantizerConfig]:
     """Find the residual blocks whose input is quantized once, and remove it from their layers."""
-    blocks = []
+    blocks = {}
     for name, block in model.named_modules():
         conv1 = plans.get(f'{name}.conv1')
         if conv1 is None or not reads_its_input_once(block):
@@ -87,7 +94,7 @@ def _find_blocks(
             continue
         for reader in readers:
             plans[reader.name] = replace(reader, activation=None)
-        blocks.append((block, activation))
+        blocks[block] = activation
     return blocks
 
 
@@ -112,6 +119,19 @@ def _replace_layers(
                 parent._modules[name] = quantized[child]
 
 
+def _quantize_outputs(model: nn.Module, plans: Iterable[LayerPlan]) -> None:
+    """Quantize behind the layers, and behind the ConvModules that hold them."""
+    holders: dict[nn.Module, list[nn.Module]] = {}
+    for module in model.modules():
+        if isinstance(module, ConvModule):
+            holders.setdefault(module.conv, []).append(module)
+    for plan in plans:
+        if plan.output is not None:
+            layer = model.get_submodule(plan.name)
+            for module in holders.get(layer, [layer]):
+                quantize_output(module, plan.output)
+
+
 def _refuse_reparameterization(model: nn.Module) -> None:
     """Replace methods that would merge the float weights of several layers into one."""
     for module in model.modules():
@@ -133,6 +153,7 @@ def _report_layer(plan: LayerPlan) -> LayerReport:
         kind=type(plan.layer).__name__,
         weight=describe_quantizer(plan.weight),
         activation=describe_quantizer(plan.activation),
+        output=describe_quantizer(plan.output),
         reason=plan.reason,
         num_weights=sum(weight.numel() for weight in weights_of(plan.layer)),
         weight_bits=num_bits(plan.weight.levels) if plan.weight else 32,

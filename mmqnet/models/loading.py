@@ -16,8 +16,12 @@ from mmqnet.models.report import QuantizationReport
 from mmqnet.quantizers import quantizers_of
 
 
-def build_model(config: Config) -> nn.Module:
+def build_model(config: Config, allow_float: bool = False) -> nn.Module:
     """Build the quantized model of a config, in evaluation mode, with random weights.
+
+    Args:
+        config: With ``model``.
+        allow_float: Whether a float model is built too, instead of being refused.
 
     Raises:
         ValueError: If the config's model is in float.
@@ -34,7 +38,8 @@ def build_model(config: Config) -> nn.Module:
     if config.get('data_preprocessor'):  # MMPretrain's is outside of the model
         config.model.setdefault('data_preprocessor', config.data_preprocessor)
     model = MODELS.build(config.model)
-    if not isinstance(getattr(model, 'quantization_report', None), QuantizationReport):
+    is_quantized = isinstance(getattr(model, 'quantization_report', None), QuantizationReport)
+    if not is_quantized and not allow_float:
         raise ValueError(
             f"`model.type` is {config.model.type!r}, a float model: 'mmqnet.QuantizedModel' with "
             '`architecture` and `quantization` makes a quantized one'
@@ -76,7 +81,6 @@ def load_weights(model: nn.Module, path: str) -> None:
         >>> path = f'{tempfile.mkdtemp()}/float.pth'
         >>> save_checkpoint(dict(state_dict=nn.Linear(4, 2).state_dict()), path)
         >>> load_weights(nn.Linear(4, 2), path)
-        Loads checkpoint by local backend from path: ...
         >>> load_weights(nn.Linear(4, 3), path)
         Traceback (most recent call last):
             ...
@@ -91,6 +95,8 @@ def load_weights(model: nn.Module, path: str) -> None:
     )
     try:
         load_state_dict(model, weights)
+    except ValueError as error:  # quantizers of another config
+        raise ValueError(f'{path!r} cannot be loaded: {error}') from error
     finally:
         hook.remove()
     _check_parameters(model, weights, missing, path)

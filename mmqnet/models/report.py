@@ -22,6 +22,7 @@ class LayerReport:
         reason: Why it was left in float; empty if it was not.
         num_weights: Number of weights.
         weight_bits: Bits that one weight takes.
+        output: Levels of its output, or ``'float'``.
     """
 
     name: str
@@ -31,6 +32,7 @@ class LayerReport:
     reason: str
     num_weights: int
     weight_bits: int
+    output: str = 'float'
 
     @property
     def weight_bytes(self) -> float:
@@ -39,10 +41,33 @@ class LayerReport:
 
 
 @dataclass(frozen=True)
+class SumReport:
+    """A module that adds integers.
+
+    Attributes:
+        name: Dotted module name of a residual block or an FPN.
+        kind: Its class name.
+        quantizers: Names of the quantizers within it that were added for its sums.
+        levels: Their levels, for example ``'256: 0..255'``; signed operands get signed ones.
+    """
+
+    name: str
+    kind: str
+    quantizers: tuple[str, ...]
+    levels: str
+
+
+@dataclass(frozen=True)
 class QuantizationReport:
-    """What a conversion did, layer by layer, in the order of registration."""
+    """What a conversion did, layer by layer, in the order of registration.
+
+    Attributes:
+        layers: The layers that multiply by weights.
+        sums: The modules whose sums are between integers.
+    """
 
     layers: tuple[LayerReport, ...]
+    sums: tuple[SumReport, ...] = ()
 
     @property
     def quantized(self) -> tuple[LayerReport, ...]:
@@ -73,6 +98,7 @@ class QuantizationReport:
             'weights',
             'weight levels',
             'input levels',
+            *(['output levels'] if self._has_outputs else []),
             'in float as',
         ):
             table.add_column(heading, justify='right' if heading == 'weights' else 'left')
@@ -83,6 +109,7 @@ class QuantizationReport:
                 f'{layer.num_weights:,}',
                 layer.weight,
                 layer.activation,
+                *([layer.output] if self._has_outputs else []),
                 layer.reason,
             )
         table.caption = (
@@ -91,7 +118,19 @@ class QuantizationReport:
             f'{self.float_weight_bytes() / 2**20:.2f} MiB'
         )
         table.caption_justify = 'left'
-        return _render(table)
+        return _render(table) + (_render(self._sums_table()) if self.sums else '')
+
+    @property
+    def _has_outputs(self) -> bool:
+        return any(layer.output != 'float' for layer in self.layers)
+
+    def _sums_table(self) -> Table:
+        table = Table(title='Sums of integers', title_justify='left')
+        for heading in ('module', 'class', 'levels', 'quantizers'):
+            table.add_column(heading)
+        for sums in self.sums:
+            table.add_row(sums.name, sums.kind, sums.levels, ', '.join(sums.quantizers))
+        return table
 
 
 def _render(table: Table) -> str:

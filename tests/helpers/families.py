@@ -4,7 +4,7 @@ import functools
 from dataclasses import dataclass, field
 from typing import Any
 
-from mmengine.config import ConfigDict
+from mmengine.config import Config, ConfigDict
 from mmengine.hub import get_config
 from mmengine.registry import MODELS, DefaultScope
 from torch import nn
@@ -485,14 +485,20 @@ CLASSIFIERS = (
 FAMILIES = (*DETECTORS, *CLASSIFIERS)
 
 
-@functools.cache
-def build(family: Family) -> nn.Module:
-    """Build the quantized model of a family; the result is cached."""
+def small_config(family: Family) -> Config:
+    """Load the float config of a family and make its model small."""
     config = get_config(family.config)
     if 'data_preprocessor' in config:  # the runner passes it to the model
         config.model.setdefault('data_preprocessor', config.data_preprocessor)
     config.merge_from_dict({f'model.{key}': value for key, value in family.small.items()})
     _forget_pretrained(config.model)
+    return config
+
+
+@functools.cache
+def build(family: Family) -> nn.Module:
+    """Build the quantized model of a family; the result is cached."""
+    config = small_config(family)
     quantization = {**RECIPE, **family.quantization}
     settings = dict(
         config.model,

@@ -82,6 +82,7 @@ def test_every_recipe_is_there():
         *('w1-a32', 'w2-a32', 'w3pm2-a32', 'w3-a32', 'w5-a32', 'w32-a2'),
         *('w1-a1', 'w1-a2', 'w2-a2', 'w3-a3', 'w4-a4', 'w3-a8', 'w8-a8'),
         *('w2-a32u', 'w3-a32u', 'w1-a2u', 'w2-a2u', 'w3-a3u', 'w4-a4u', 'w3-a8u', 'w8-a8u'),
+        *('w2-a2-int', 'w4-a4-int', 'w3-a8-int', 'w8-a8-int'),
         *('lsq_w4-a4', 'lsq_w2-a2', 'lsq_w1-a2', 'lsq_w3-a8'),
         *('dorefa-pact_w2-a2', 'dorefa-pact_w4-a4', 'bwn_w1-a32', 'twn_w2-a32'),
     }
@@ -111,18 +112,37 @@ def test_recipe(recipe):
     # two base files may not share a key
     assert set(config) == {'quantization', 'quantization_hooks'}
     QuantizationConfig.from_dict(config.quantization)
-    weights, activations = recipe.removesuffix('u').split('-')
+    of_paper = not recipe.endswith(('u', '-int'))
+    weights, activations = recipe.removesuffix('u').removesuffix('-int').split('-')
     assert levels_of(config.quantization, 'weight') == WEIGHTS[weights]
     assert levels_of(config.quantization, 'activation') == ACTIVATIONS[activations]
     both = WEIGHTS[weights] is not None and ACTIVATIONS[activations] is not None
     phases = config.quantization_hooks.get('phases', {'schedule': []})['schedule']
-    assert len(phases) == (3 if both and not recipe.endswith('u') else 0)
+    assert len(phases) == (3 if both and of_paper else 0)
     for quantizer in filter(None, map(config.quantization.get, ('weight', 'activation'))):
         # the paper's initialisation, or that of the nearest level
-        expected = ('uniform', 'mse') if recipe.endswith('u') else ('kmeans', 'range')
+        expected = ('kmeans', 'range') if of_paper else ('uniform', 'mse')
         assert (quantizer.thresholds, quantizer.get('scale_init', 'range')) == expected
-    if weights == 'w1':  # as in the paper's code
+        assert quantizer.get('surrogate_temperature') == (None if of_paper else 3)
+    if weights == 'w1' and of_paper:  # as in the paper's code
         assert config.quantization.weight.backward_temperature == 1
+
+
+@pytest.mark.parametrize('recipe', [recipe for recipe in RECIPES if recipe.endswith('-int')])
+def test_integer_recipe(recipe):
+    """All layers; sums of products, in 16 bits on CPUs without VNNI, do not overflow."""
+    config = Config.fromfile(CONFIGS / '_base_' / 'quantization' / f'{recipe}.py')
+    checked = QuantizationConfig.from_dict(config.quantization)
+    assert (checked.include, checked.exclude, checked.keep_float) == (('*',), (), ())
+    assert len(checked.sums.levels) == 256
+    for positions in ((), ('first',), ('last',)):
+        weight, activation, output = checked.for_layer('any', positions)
+        assert (output is not None) == (positions == ('last',))
+        assert weight.granularity == 'channel'
+        assert weight.thresholds == activation.thresholds == 'uniform'
+        largest_product = max(weight.levels) * (len(activation.levels) - 1)
+        assert (2 * largest_product <= 2**15 - 1) == (recipe != 'w8-a8-int' or bool(positions))
+        assert len(activation.levels) == 256 or not positions
 
 
 @pytest.mark.parametrize('name', QUANTIZED)
@@ -184,14 +204,18 @@ def test_training_is_the_papers(name):
     assert wrapper.optimizer.weight_decay == decay
     assert wrapper.clip_grad.max_norm == norm
     assert wrapper.paramwise_cfg == dict(quantized=dict(lr=quantized), other=dict(lr=other))
-    assert config.default_hooks.temperature == dict(
-        type='mmqnet.TemperatureHook', weight=dict(slope=slope)
-    )
+    expected = dict(weight=dict(slope=slope))
+    if re.search(r'(u|-int)_', name):  # ours
+        expected = dict(by='progress', weight=dict(start=100, end=1000))
+    assert config.default_hooks.temperature == dict(type='mmqnet.TemperatureHook', **expected)
 
 
 # one config of each architecture, its quantized layers, and those left in float
 FULL_SIZE = {
     'ssd/ssd300_w3-a8_coco.py': (13, {'backbone.features.0', 'backbone.features.33'}),
+    'ssd/ssd300_w3-a8-int_coco.py': (15 + 8 + 12, set()),
+    'retinanet/retinanet_r18_fpn_w4-a4-int_1x_coco.py': (20 + 3 + 5 + 10, set()),
+    'resnet/resnet18_w4-a4-int_in1k.py': (21, set()),
     'retinanet/retinanet_r18_fpn_w3-a8u_1x_coco.py': (
         19 + 3 + 5 + 8,
         {'backbone.conv1', 'bbox_head.retina_cls', 'bbox_head.retina_reg'},

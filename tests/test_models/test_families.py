@@ -1,5 +1,6 @@
 """Upstream models of many families: converted, calibrated, trained one step and evaluated hard."""
 
+import dataclasses
 from pathlib import Path
 
 import families
@@ -21,6 +22,38 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.mark.parametrize('family', families.FAMILIES, ids=lambda family: family.name)
 def test_calibrates_trains_and_evaluates(family):
     model = families.build(family)
+    batch = batch_of(family)
+    settle(model, batch)
+    calibrate(model, [model.data_preprocessor(batch)], lambda x: model(**x, mode='tensor'))
+    train_one_step(model, batch)
+    evaluate(model, batch)
+
+
+# modules whose sums are between integers, of those families that integer runtimes are fed with
+SUMS = {
+    'SSD': 0,
+    'RetinaNet': 8 + 1,
+    'FCOS': 8 + 1,
+    'ATSS': 8 + 1,
+    'GFL': 8 + 1,
+    'YOLOX': 3,
+    'RTMDet': 3,
+    'Faster R-CNN': 8 + 1,
+    'ResNet': 16,
+    'MobileNetV2': 11,
+    'VGG': 0,
+}
+
+
+@pytest.mark.parametrize('name', SUMS)
+def test_nothing_but_integers(name):
+    (family,) = (family for family in families.FAMILIES if family.name == name)
+    eight_bits = dict(levels='uint8')
+    everything = dict(include=['*'], keep_float=[], last=dict(output=eight_bits), sums=eight_bits)
+    family = dataclasses.replace(family, quantization={**family.quantization, **everything})
+    model = families.build(family)
+    assert not model.quantization_report.skipped
+    assert len(model.quantization_report.sums) == SUMS[name]
     batch = batch_of(family)
     settle(model, batch)
     calibrate(model, [model.data_preprocessor(batch)], lambda x: model(**x, mode='tensor'))

@@ -4,7 +4,13 @@ import pytest
 import torch
 from torch import nn
 
-from mmqnet.models import LayerReport, QuantizationConfig, QuantizationReport, convert
+from mmqnet.models import (
+    LayerReport,
+    QuantizationConfig,
+    QuantizationReport,
+    SumReport,
+    convert,
+)
 from mmqnet.models.patterns import check_patterns, matches
 
 
@@ -80,6 +86,13 @@ class TestReport:
         assert '1 of 3 layers quantized' in table
         row = next(line for line in table.splitlines() if 'backbone.a' in line)
         assert row.count('float') == 2
+
+    def test_table_of_sums(self):
+        sums = SumReport('backbone.layer1.0', 'BasicBlock', ('branch_quantizer',), '256: 0..255')
+        table = QuantizationReport(self.LAYERS, (sums,)).table()
+        row = next(line for line in table.splitlines() if 'backbone.layer1.0' in line)
+        assert all(text in row for text in ('BasicBlock', 'branch_quantizer', '256: 0..255'))
+        assert 'BasicBlock' not in self.REPORT.table()
 
     def test_long_names_are_not_cut(self):
         name = 'bbox_head.' + 'a_very_long_name.' * 5 + 'conv'

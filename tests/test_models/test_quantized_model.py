@@ -332,6 +332,63 @@ class TestPatterns:
         assert len(head.cls_convs[0].conv.weight_quantizer.levels) == 255
         assert type(head.retina_cls) is nn.Conv2d
 
+    def test_first_and_last_layers_have_bits_of_their_own(self):
+        special = dict(weight=dict(levels='int8'), activation=dict(levels='uint4'))
+        model = self.build(keep_float=[], first=special, last=special)
+        layers = [model.backbone.conv1, model.bbox_head.retina_cls, model.bbox_head.retina_reg]
+        for layer in layers:
+            assert len(layer.weight_quantizer.levels) == 255
+            assert len(layer.input_quantizer.levels) == 16
+        assert len(model.neck.fpn_convs[0].conv.weight_quantizer.levels) == 7
+        in_float = dict(weight=None, activation=None)
+        model = self.build(keep_float=[], last=in_float)
+        assert type(model.bbox_head.retina_cls) is nn.Conv2d
+
+    def test_outputs_of_layers_and_of_the_modules_that_hold_them(self):
+        eight_bits = dict(output=dict(levels='uint8', thresholds='uniform'))
+        overrides = {'bbox_head.cls_convs': eight_bits, 'neck.lateral_convs.0': eight_bits}
+        model = self.build(
+            keep_float=['first'], last=eight_bits, overrides=overrides, sums=dict(levels='uint4')
+        )
+        calibrated(model, torch.randn(2, 3, 64, 64)).eval()
+        for module, low in ((model.bbox_head.retina_cls, -128), (model.bbox_head.cls_convs[0], 0)):
+            quantizer = module.output_quantizer
+            assert quantizer.levels[0] == low  # behind the ReLU of a ConvModule
+            out = module(torch.randn(1, 8, 4, 4)) / quantizer.alpha
+            torch.testing.assert_close(out, out.round())
+        assert not hasattr(model.bbox_head.cls_convs[0].conv, 'output_quantizer')
+        lateral, other, _ = model.neck.lateral_convs
+        assert len(lateral.output_quantizer.levels) == 256  # an override stands before `sums`
+        assert len(lateral._forward_hooks) == 1
+        assert len(other.output_quantizer.levels) == 16
+        table = model.quantization_report.table()
+        row = next(line for line in table.splitlines() if 'bbox_head.retina_reg' in line)
+        assert 'output levels' in table
+        assert row.count('256: 0..255') == 2
+
+    def test_outputs_of_a_layer_that_several_modules_hold(self):
+        """RTMDet shares convolutions among its levels, each of which has its normalization."""
+        overrides = {'bbox_head.cls_convs': dict(output=dict(levels='uint8'))}
+        model = build(quantized(rtmdet(), **W3A8, overrides=overrides))
+        towers = model.bbox_head.cls_convs
+        assert len({id(tower[0].conv) for tower in towers}) == 1
+        assert len({id(tower[0].output_quantizer) for tower in towers}) == 3
+        calibrated(model, torch.randn(2, 3, 64, 64))
+
+    @pytest.mark.parametrize(
+        ('position', 'given', 'others', 'why'),
+        [
+            ('last', 'int8', dict(include=['backbone']), r"`bbox_head\.retina_cls` \(and 1 more\) "
+             r"stays in float as 'not included'; .* or set `quantization\.last` to None"),
+            ('first', 'int8', dict(exclude=['backbone.conv1']), r"`backbone\.conv1` .*'excluded'"),
+            ('first', 'pm4', {}, r'`backbone\.conv1` has these quantizers without it; drop it'),
+        ],
+    )  # fmt: skip
+    def test_a_position_without_effect(self, position, given, others, why):
+        special = {position: dict(weight=dict(levels=given))}
+        with pytest.raises(ValueError, match=rf'`quantization\.{position}` can have no .*: {why}'):
+            self.build(keep_float=[], **special, **others)
+
     def test_nothing_left_to_quantize(self):
         with pytest.raises(ValueError, match=r'no layer of RetinaNet can be quantized: .*excluded'):
             self.build(exclude=['backbone', 'neck', 'bbox_head'])

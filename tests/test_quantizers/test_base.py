@@ -151,7 +151,7 @@ def test_an_override_may_take_another_method(learned_step, override, names):
     config = QuantizationConfig(
         weight=dict(levels='pm4', thresholds='uniform'), overrides={'a': dict(weight=override)}
     )
-    weight, _ = config.for_layer('a')
+    weight = config.for_layer('a').weight
     assert (weight.type, len(weight.levels)) == names
 
 

@@ -1,3 +1,7 @@
 # 3-bit weights (±4), each at the nearest level, with the scale of the least squared error
 _base_ = './w3-a32.py'
-quantization = dict(weight=dict(thresholds='uniform', scale_init='mse'))
+# The function is nearly hard from the first step on, with gradients of T = 3: see docs/low_bit.md
+quantization = dict(weight=dict(thresholds='uniform', scale_init='mse', surrogate_temperature=3))
+quantization_hooks = dict(
+    temperature=dict(by='progress', weight=dict(_delete_=True, start=100, end=1000))
+)

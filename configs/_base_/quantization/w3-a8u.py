@@ -2,5 +2,5 @@
 # Weights and activations learn together; holds at low bits too, see docs/low_bit.md
 _base_ = './w3-a32u.py'
 quantization = dict(
-    activation=dict(levels='uint8', thresholds='uniform', scale_init='mse', surrogate_temperature=6)
+    activation=dict(levels='uint8', thresholds='uniform', scale_init='mse', surrogate_temperature=3)
 )

@@ -16,12 +16,6 @@ param_scheduler[0].update(eta_max=1e-3, pct_start=0.1, total_steps=max_epochs)
 # over those of the recipe
 digits_hooks = dict(
     calibration=dict(type='mmqnet.CalibrationHook', num_samples=256),
-    temperature=dict(
-        type='mmqnet.TemperatureHook',
-        by='progress',
-        weight=dict(start=10, end=100),
-        activation=dict(start=10, end=60),
-    ),
     gap=dict(type='mmqnet.SoftHardGapHook', num_samples=100),
 )
 # what soft functions leave in the batch statistics is worth a point at 2 bits

@@ -1,0 +1,117 @@
+"""What an exported file says about itself: the strings of its ``metadata_props``."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+from typing_extensions import Self
+
+from mmqnet.checks import check_choice
+from mmqnet.version import __version__
+
+TASKS = ('detection', 'classification')
+OUTPUTS = ('boxes', 'scores', 'raw')
+
+
+@dataclass(frozen=True)
+class FileMetadata:
+    """How the input of a file is made, and what its outputs mean.
+
+    Attributes:
+        task: ``'detection'`` or ``'classification'``.
+        outputs: ``'boxes'`` after NMS, ``'scores'`` of classes, or ``'raw'`` outputs of a head.
+        input_size: Height and width of the input in pixels.
+        classes: Names of the classes, by label; empty where nobody knew them.
+        channel_order: ``'rgb'`` or ``'bgr'``, of the input.
+        normalize: ``'inside'`` if the input is 0..255, ``'outside'`` if it is ``(x - mean) / std``.
+        mean: Of each channel of the input; informs only, if the file normalizes.
+        std: Likewise.
+        keep_ratio: Whether images are resized with their ratio kept, then padded on the right and
+            at the bottom; otherwise they are resized to ``input_size``.
+        pad_value: Of each channel of the input, as the file takes it.
+        resize_scale: Limits of the longer and the shorter side, where the ratio is kept; 0 for
+            none.
+        resize_edge: Length of the short edge before the center is cropped; 0 for no such crop.
+        clip_border: Whether boxes end at the border of the image.
+        score_threshold: Below it no box is reported.
+        iou_threshold: Of the NMS.
+        class_agnostic: Whether boxes of different classes suppress each other.
+        max_per_image: K, the rows of ``dets``.
+        layers: Bits of each quantized layer, ``{name: {'weight': 4, 'input': 8}}``; what is not
+            named is in float.
+        mmqnet_version: That wrote the file.
+        torch_version: That wrote the file.
+    """
+
+    task: str
+    outputs: str
+    input_size: tuple[int, int]
+    classes: tuple[str, ...] = ()
+    channel_order: str = 'rgb'
+    normalize: str = 'inside'
+    mean: tuple[float, ...] = (0.0, 0.0, 0.0)
+    std: tuple[float, ...] = (1.0, 1.0, 1.0)
+    keep_ratio: bool = False
+    pad_value: tuple[float, ...] = (0.0, 0.0, 0.0)
+    resize_scale: tuple[int, int] = (0, 0)
+    resize_edge: int = 0
+    clip_border: bool = True
+    score_threshold: float = 0.0
+    iou_threshold: float = 0.0
+    class_agnostic: bool = False
+    max_per_image: int = 0
+    layers: dict[str, dict[str, int]] = field(default_factory=dict)
+    mmqnet_version: str = __version__
+    torch_version: str = ''
+
+    def with_changes(self, **changes: Any) -> Self:
+        """Return a copy with some values changed."""
+        return replace(self, **changes)
+
+    @classmethod
+    def names(cls) -> tuple[str, ...]:
+        """Return the keys of the strings."""
+        return tuple(item.name for item in fields(cls))
+
+    def to_strings(self) -> dict[str, str]:
+        """Return the strings of ``metadata_props``: text as it is, all else as JSON.
+
+        Example:
+            >>> file = FileMetadata('detection', 'boxes', (300, 300), ('cat', 'dog'))
+            >>> strings = file.to_strings()
+            >>> strings['task'], strings['input_size'], strings['classes']
+            ('detection', '[300, 300]', '["cat", "dog"]')
+        """
+        values = {name: getattr(self, name) for name in self.names()}
+        return {
+            name: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            for name, value in values.items()
+        }
+
+    @classmethod
+    def from_strings(cls, strings: Mapping[str, str], path: str) -> Self:
+        """Read the strings of a file; keys of others are ignored.
+
+        Args:
+            strings: The file's ``metadata_props``.
+            path: Of the file, for messages.
+
+        Raises:
+            ValueError: If the file was not written by mmqnet.
+        """
+        missing = [name for name in ('task', 'outputs', 'input_size') if name not in strings]
+        if missing:
+            raise ValueError(
+                f'the file {path!r} should be one that mmqnet has exported, but its metadata lacks '
+                f'{missing}'
+            )
+        values: dict[str, Any] = {}
+        for item in fields(cls):
+            if item.name in strings:
+                text = strings[item.name]
+                value = text if item.type in (str, 'str') else json.loads(text)
+                values[item.name] = tuple(value) if isinstance(value, list) else value
+        check_choice(values['task'], TASKS, 'task')
+        check_choice(values['outputs'], OUTPUTS, 'outputs')
+        return cls(**values)

@@ -1,0 +1,38 @@
+"""Packages that only exporting needs."""
+
+import importlib
+from typing import Any
+
+from mmqnet.version import __version__
+
+
+def require(*names: str, extra: str = 'export') -> None:
+    """Check that packages can be imported, before any work is done.
+
+    Args:
+        *names: Names of the modules.
+        extra: The extra of mmqnet that installs them.
+
+    Raises:
+        ImportError: If one cannot.
+
+    Example:
+        >>> require('onnx')
+        >>> require('onix')
+        Traceback (most recent call last):
+            ...
+        ImportError: `onix` cannot be imported (...): pip install mmqnet[export]
+    """
+    for name in names:
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            raise ImportError(
+                f'`{name}` cannot be imported ({error}): pip install mmqnet[{extra}]'
+            ) from error
+
+
+def versions(*names: str) -> dict[str, str]:
+    """Return the versions of mmqnet and of packages, for a file's metadata."""
+    found: dict[str, Any] = {name: importlib.import_module(name).__version__ for name in names}
+    return dict(mmqnet=__version__, **{name: str(version) for name, version in found.items()})

@@ -1,0 +1,34 @@
+"""Pictures of a config's test data as the input of an exported file."""
+
+import copy
+from collections.abc import Iterator
+
+import torch
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmengine.runner import Runner
+from torch import Tensor
+
+from mmqnet.export.metadata import FileMetadata
+from mmqnet.export.runtime.images import to_input
+
+
+def pictures(config: Config, metadata: FileMetadata, count: int) -> Iterator[tuple[Tensor]]:
+    """Yield inputs (1, 3, H, W) of the first pictures of the test data.
+
+    Args:
+        config: With ``test_dataloader``.
+        metadata: Of the file, or of the module that is exported.
+        count: How many pictures at most.
+
+    Raises:
+        ValueError: If the config has no test data, or the file does not take its pictures.
+    """
+    if not config.get('test_dataloader'):
+        raise ValueError('comparing on pictures needs `test_dataloader` in the config')
+    init_default_scope(config.get('default_scope') or 'mmengine')
+    loader = copy.deepcopy(config.test_dataloader)
+    loader.update(batch_size=1, num_workers=0, persistent_workers=False)
+    for batch, _ in zip(Runner.build_dataloader(loader), range(count), strict=False):
+        image = batch['inputs'][0]
+        yield (torch.from_numpy(to_input(image.numpy(), metadata))[None],)

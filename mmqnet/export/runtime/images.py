@@ -1,0 +1,88 @@
+"""From pictures to the input of a file."""
+
+import numpy as np
+
+from mmqnet.export.metadata import FileMetadata
+
+
+def to_input(image: np.ndarray, metadata: FileMetadata) -> np.ndarray:
+    """Return an image as the file takes it: channels in order, normalized if need be, padded.
+
+    Args:
+        image: (3, h, w) in BGR, 0..255, as a data pipeline of MMDetection gives it.
+        metadata: Of the file.
+
+    Returns:
+        numpy.ndarray: (3, H, W) float32.
+
+    Raises:
+        ValueError: If the image does not fit.
+    """
+    height, width = metadata.input_size
+    channels, h, w = image.shape
+    fits = (h <= height and w <= width) if metadata.keep_ratio else (h, w) == (height, width)
+    if channels != 3 or not fits:
+        most = 'at most ' if metadata.keep_ratio else ''
+        raise ValueError(
+            f'the data pipeline should give images of {most}3 x {height} x {width}, the input of '
+            f'the file, but got {channels} x {h} x {w}: export it with --shape, or change the '
+            'Resize of `test_dataloader.dataset.pipeline`'
+        )
+    if metadata.channel_order == 'rgb':
+        image = image[::-1]
+    image = image.astype(np.float32)
+    if metadata.normalize == 'outside':
+        image = (image - _per_channel(metadata.mean)) / _per_channel(metadata.std)
+    padded = np.empty((3, height, width), np.float32)
+    padded[:] = _per_channel(metadata.pad_value)
+    padded[:, :h, :w] = image
+    return padded
+
+
+def resize(image: np.ndarray, metadata: FileMetadata) -> tuple[np.ndarray, tuple[float, float]]:
+    """Return an image resized as the config's test pipeline does, and the factors of both sides.
+
+    Args:
+        image: (h, w, 3).
+        metadata: Of the file.
+
+    Returns:
+        tuple: The image (h', w', 3), and the factors of width and height.
+    """
+    import mmcv
+
+    height, width = metadata.input_size
+    h, w = image.shape[:2]
+    size = (width, height)
+    if metadata.resize_edge:
+        factor = metadata.resize_edge / min(h, w)
+        size = (max(width, round(w * factor)), max(height, round(h * factor)))
+    elif metadata.keep_ratio:
+        factor = min(width / w, height / h)
+        if all(metadata.resize_scale):
+            long, short = metadata.resize_scale
+            factor = min(factor, long / max(h, w), short / min(h, w))
+        size = (min(width, int(w * factor + 0.5)), min(height, int(h * factor + 0.5)))
+    image = mmcv.imresize(image, size)
+    return image, (size[0] / w, size[1] / h)
+
+
+def crop_center(image: np.ndarray, metadata: FileMetadata) -> np.ndarray:
+    """Return the middle of an image (h, w, 3), of the file's height and width."""
+    height, width = metadata.input_size
+    top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
+    return image[top : top + height, left : left + width]
+
+
+def check_picture(image: np.ndarray) -> None:
+    """Check that an array is a picture (h, w, 3).
+
+    Raises:
+        ValueError: If it has another shape.
+    """
+    if image.ndim != 3 or image.shape[2] != 3 or not image.size:
+        raise ValueError(f'the image should be of shape (h, w, 3), in BGR, but got {image.shape}')
+
+
+def _per_channel(values: tuple[float, ...]) -> np.ndarray:
+    return np.array(values, np.float32).reshape(3, 1, 1)
