@@ -15,6 +15,8 @@ from mmqnet.layers import QuantConv2d
 from mmqnet.models import QuantizationConfig, convert
 from mmqnet.quantizers import HasTemperature, Mode, quantizer_config, quantizers_of
 from mmqnet.registry import QUANTIZERS
+from mmqnet.visualization import draw_staircase, weight_values
+from mmqnet.visualization.function import code_shares, describe, drawn_function, relative_error
 
 every_case = pytest.mark.parametrize('case', CASES)
 
@@ -228,6 +230,22 @@ def test_a_converted_model_calibrates_and_learns(weight, activation):
     model.norm.eval()
     soft = model(x)
     torch.testing.assert_close(model.eval()(x), soft)
+
+
+@pytest.mark.parametrize('case', WEIGHTS)
+def test_pictures(case):
+    layer = QuantConv2d(3, CHANNELS, 3, weight_quantizer=WEIGHTS[case])
+    model = nn.Sequential(layer)
+    calibrate(model, [torch.rand(1, 3, 4, 4)], model)
+    source = weight_values(model, '0')
+    function = drawn_function(source)
+    assert function.edges.isfinite().all()
+    assert function.scaled == ('channels' in case)
+    quantizer = layer.weight_quantizer
+    assert float(code_shares(source).sum()) == pytest.approx(1)
+    assert 0 < relative_error(source) < 10  # DoReFa has the range [-1, 1] whatever the weights
+    draw_staircase(source)
+    assert describe(source).startswith(f'{quantizer.num_bits}-bit weights')
 
 
 @pytest.mark.parametrize(
