@@ -11,7 +11,7 @@ import pytest
 import torch
 
 TOOLS = Path(__file__).parents[2] / 'tools' / 'benchmarks'
-PARTS = ('operator', 'train', 'evaluate', 'memory', 'kmeans', 'calibrate')
+PARTS = ('operator', 'train', 'evaluate', 'memory', 'kmeans', 'calibrate', 'deploy')
 pytest.importorskip('sklearn')
 
 
