@@ -21,6 +21,11 @@ from mmqnet.export.export_module import ExportModule
 from mmqnet.models import build_model
 
 TOOL = CONFIGS.parent / 'tools' / 'export.py'
+# The peak that wait4 knows of begins with that of the process that started this one.
+PROGRAM = (
+    'import runpy, sys; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name="__main__"); '
+    'print(*(line.split()[1] for line in open("/proc/self/status") if "VmHWM" in line))'
+)
 
 
 @dataclass(frozen=True)
@@ -30,7 +35,7 @@ class Cost:
     Attributes:
         wall: Seconds.
         cpu: Seconds of all its threads.
-        gibibytes: Peak of its memory.
+        gibibytes: Peak of its resident memory.
     """
 
     wall: float
@@ -64,16 +69,21 @@ def write_quantized(name: str, size: int, module: ExportModule, path: Path) -> C
     """Save a checkpoint and export it by ``tools/export.py``, in a process of its own."""
     checkpoint = path.with_suffix('.pth')
     save_checkpoint(dict(state_dict=module.model.state_dict()), str(checkpoint))
-    command = [sys.executable, '-W', 'ignore', str(TOOL), str(CONFIGS / name), str(checkpoint)]
+    command = [sys.executable, '-W', 'ignore', '-c', PROGRAM, str(TOOL)]
+    command += [str(CONFIGS / name), str(checkpoint)]
     command += ['--raw', '--out', str(path), '--shape', str(size), str(size)]
     start = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)  # its own peak: that of all children is the largest
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    with process.stdout as output:
+        printed = output.read()
+    _, status, usage = os.wait4(process.pid, 0)
     wall = time.perf_counter() - start
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise RuntimeError(f'{TOOL.name} ended with {process.returncode}: {" ".join(command)}')
-    return Cost(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 2**20)
+    peak = int(printed.splitlines()[-1]) / 2**20
+    return Cost(wall, usage.ru_utime + usage.ru_stime, peak)
 
 
 def _module(config: Config, size: int) -> ExportModule:
