@@ -1,5 +1,6 @@
 """The benchmark's command, at tiny sizes."""
 
+import importlib.util
 import json
 import re
 import subprocess
@@ -11,7 +12,7 @@ import pytest
 import torch
 
 TOOLS = Path(__file__).parents[2] / 'tools' / 'benchmarks'
-PARTS = ('operator', 'train', 'evaluate', 'memory', 'kmeans', 'calibrate')
+PARTS = ('operator', 'train', 'evaluate', 'memory', 'kmeans', 'calibrate', 'deploy')
 pytest.importorskip('sklearn')
 
 
@@ -67,6 +68,14 @@ def test_every_part_gives_a_table_and_is_written(finished):
         assert set(seconds) == {'float', 'w2-a2'}
     mebibytes = content['parts']['memory']['ResNet-18']['raw']['mebibytes']
     assert 100 < mebibytes['float']['steps'] < 2000
+    if importlib.util.find_spec('onnxruntime') and importlib.util.find_spec('openvino'):
+        row = content['parts']['deploy']['ResNet-18, w4-a4-int']
+        assert {'ORT ours', 'ORT float', 'ORT static', 'torch'} < set(row['raw']['seconds'])
+        assert row['ratios']['file / float']['value'] < 0.2
+        assert any(layer['onnxruntime'] == 'integer' for layer in row['raw']['layers'])
+        has_nncf = importlib.util.find_spec('nncf') is not None
+        assert ('OpenVINO: ours / NNCF' in row['ratios']) == has_nncf
+        assert ('nncf' in row['left_out']) != has_nncf
     assert (out_dir / 'results.png').read_bytes().startswith(b'\x89PNG')
 
 

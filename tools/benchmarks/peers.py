@@ -8,7 +8,7 @@ from torch import Tensor
 
 Function = Callable[[Tensor], Tensor]
 SPAN = 8.0  # the levels cover -4..4
-PACKAGES = ('brevitas', 'torchao', 'scikit-learn')
+PACKAGES = ('brevitas', 'torchao', 'scikit-learn', 'onnxruntime', 'openvino', 'nncf')
 
 
 class ReferenceLoop(torch.autograd.Function):

@@ -1,6 +1,7 @@
 """Measures mmqnet against float models and against its peers.
 
-    python tools/benchmarks/run.py [--only operator train evaluate memory kmeans calibrate]
+    python tools/benchmarks/run.py [--only operator train evaluate memory kmeans calibrate
+                                            deploy]
 
 prints a table of ratios for each part and writes all of it to ``work_dirs/benchmarks/results.json``
 and ``.png``. Rows that have been measured are kept: after an
@@ -19,6 +20,7 @@ from typing import Any
 
 import calibrating
 import clustering
+import deploying
 import memory
 import operators
 import peers
@@ -40,6 +42,7 @@ PARTS: dict[str, Callable[[Settings], Cases]] = {
     'memory': memory.cases,
     'kmeans': clustering.cases,
     'calibrate': calibrating.cases,
+    'deploy': deploying.cases,
 }
 
 

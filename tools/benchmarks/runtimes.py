@@ -1,0 +1,73 @@
+"""Post-training int8 of the runtimes themselves, and what the processor can do."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+IMAGES = 4  # noise, to calibrate on
+
+
+def has_vnni() -> bool:
+    """Return whether the processor adds products of 8 bits in 32 bits."""
+    cpuinfo = Path('/proc/cpuinfo')
+    text = cpuinfo.read_text() if cpuinfo.exists() else ''
+    return 'avx512_vnni' in text or 'avx_vnni' in text
+
+
+def noise(size: int) -> np.ndarray:
+    """Return an image (1, 3, size, size) with values from 0 to 255."""
+    return np.random.default_rng(0).uniform(0, 255, (1, 3, size, size)).astype(np.float32)
+
+
+def quantize_by_onnxruntime(path: Path, size: int, out: Path) -> None:
+    """Write ``quantize_static`` of a float file: a scale a channel, int8 weights, uint8 inputs."""
+    from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
+
+    class Reader(CalibrationDataReader):
+        def __init__(self) -> None:
+            self.images: Iterator[dict[str, Any]] = iter([dict(input=noise(size))] * IMAGES)
+
+        def get_next(self) -> dict[str, Any] | None:
+            return next(self.images, None)
+
+    quantize_static(
+        path,
+        out,
+        Reader(),
+        per_channel=True,
+        activation_type=QuantType.QUInt8,
+        weight_type=QuantType.QInt8,
+    )
+
+
+def onnxruntime_session(path: Path, threads: int) -> Any:
+    """Return a function of an image that runs a file."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(str(path), options, providers=['CPUExecutionProvider'])
+    return lambda image: session.run(None, dict(input=image))
+
+
+def openvino_session(path: Path, threads: int, size: int, nncf: bool = False) -> Any:
+    """Return the same with OpenVINO; with ``nncf`` after its post-training quantization.
+
+    Raises:
+        ImportError: If OpenVINO, or NNCF where it is asked for, is not installed.
+    """
+    import openvino
+
+    core = openvino.Core()
+    model = core.read_model(str(path))
+    model.reshape([1, 3, size, size])
+    if nncf:
+        import nncf as tool
+
+        model = tool.quantize(model, tool.Dataset([noise(size)] * IMAGES), subset_size=IMAGES)
+    settings = dict(INFERENCE_PRECISION_HINT='f32', INFERENCE_NUM_THREADS=threads)
+    compiled = core.compile_model(model, 'CPU', settings)
+    request = compiled.create_infer_request()
+    return lambda image: request.infer([image])
