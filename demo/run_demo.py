@@ -227,7 +227,7 @@ def make_exported_rows(float_checkpoint: Path, quantized_checkpoint: Path) -> li
         (recipe, QUANTIZED_CONFIG, quantized_checkpoint, f'{recipe}, hard'),
     )
     files, found = [], []
-    for name, config_file, checkpoint, torch_title in models:
+    for name, config_file, checkpoint, _ in models:
         title = f'{name}, ONNX Runtime'
         files.append(export(name, config_file, checkpoint, name))
         options = ('--backend', 'onnxruntime')
@@ -284,9 +284,8 @@ def demo(all_bits: bool) -> None:
     name = 'all_bits' if all_bits else 'results'
     text = write_results(OUT_DIR, name, rows)
     took = describe_time(time.monotonic() - start)
-    say(
-        f'\n{text}\nIn {OUT_DIR}: {name}.md, {name}.json, *.onnx, detections.png.\nAll of it took {took}.'
-    )
+    files = f'{name}.md, {name}.json, *.onnx, detections.png'
+    say(f'\n{text}\nIn {OUT_DIR}: {files}. All of it took {took}.')
 
 
 def main() -> None:
