@@ -2,6 +2,7 @@
 
 import json
 import math
+import statistics
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,7 +48,7 @@ class Backbone:
     Attributes:
         float_bytes: Bytes of its weights in float32.
         packed_bytes: Bytes of its weights at the bits of each layer.
-        bits: Weight and activation bits of its quantized layers, as ``'3 / 8'``.
+        bits: Weight and activation bits of most of its quantized layers, as ``'3 / 8'``.
     """
 
     float_bytes: float
@@ -65,7 +66,8 @@ def describe_backbone(config: Config) -> Backbone:
     bits = []
     for name in ('weight_quantizer', 'input_quantizer'):
         found = [getattr(module, name, None) for module in model.backbone.modules()]
-        bits.append(max((quantizer.num_bits for quantizer in found if quantizer), default=32))
+        numbers = [quantizer.num_bits for quantizer in found if quantizer]
+        bits.append(statistics.mode(numbers) if numbers else 32)
     report = model.quantization_report
     return Backbone(
         float_bytes=report.float_weight_bytes('backbone.'),
