@@ -1,4 +1,4 @@
-"""The demo: train a float and a 3-bit detector of handwritten digits and compare them.
+"""The demo: train a float and a 3-bit detector of digits, export both and compare them.
 
 Runs, one after another, the commands that a user would type, and collects their results. What is
 finished is reused by the next run; a training that was interrupted is resumed.
@@ -17,12 +17,13 @@ from pathlib import Path
 
 from mmengine.config import Config
 from results import Row, describe_backbone, write_results
+from timing import time_files
 
 ROOT = Path(__file__).resolve().parent.parent
 OUT_DIR = Path('work_dirs/demo')
 DATA_DIR = Path('data/digits')
 FLOAT_CONFIG = Path('configs/demo/ssd_r18_digits.py')
-QUANTIZED_CONFIG = Path('configs/demo/ssd_r18_w3-a8u_digits.py')
+QUANTIZED_CONFIG = Path('configs/demo/ssd_r18_w3-a8-int_digits.py')
 # What share of the float mAP hard inference should keep, for each recipe.
 TARGETS = {
     'w3-a32u': 0.99,
@@ -31,12 +32,15 @@ TARGETS = {
     'w4-a4u': 0.97,
     'w2-a2u': 0.90,
     'w1-a2u': 0.80,
+    'w3-a8-int': 0.98,
+    'w4-a4-int': 0.97,
+    'w2-a2-int': 0.90,
 }
 LOG = OUT_DIR / 'log.txt'
 # Printed before each step; measured on two cores.
-MINUTES = dict(data=0.5, test=0.4, pictures=0.3)
+MINUTES = dict(data=0.5, test=0.4, export=0.4, pictures=0.4)
 EPOCH_MINUTES = dict(float=1.2, quantized=1.8)
-SHOWN = ('Epoch(train)', 'Epoch(val)', 'Epoch(test)')
+SHOWN = ('Epoch(train)', 'Epoch(val)', 'Epoch(test)', 'run in integers')
 # Settings of how a training was started; they do not change its result.
 START_KEYS = ('load_from', 'resume', 'work_dir', 'launcher')
 
@@ -199,15 +203,55 @@ def make_rows(float_checkpoint: Path, quantized: dict[Path, Path]) -> list[Row]:
     return rows
 
 
-def draw(float_checkpoint: Path, quantized_checkpoint: Path) -> None:
+def is_newer(path: Path, source: Path) -> bool:
+    return path.exists() and path.stat().st_mtime > source.stat().st_mtime
+
+
+def export(title: str, config_file: Path, checkpoint: Path, name: str) -> Path:
+    """Return the ONNX file of a model, which is written unless it is there."""
+    path = OUT_DIR / f'{name}.onnx'
+    title = f'Export: {title}'
+    if is_newer(path, checkpoint):
+        reuse(title, path)
+        return path
+    command = ['python', 'tools/export.py', str(config_file), str(checkpoint)]
+    run(title, MINUTES['export'], [*command, '--out', str(path)])
+    return path
+
+
+def make_exported_rows(float_checkpoint: Path, quantized_checkpoint: Path) -> list[Row]:
+    """Export the float model and the quantized one, and evaluate both in ONNX Runtime."""
+    recipe = recipe_of(QUANTIZED_CONFIG)
+    models = (
+        ('float', FLOAT_CONFIG, float_checkpoint, 'float'),
+        (recipe, QUANTIZED_CONFIG, quantized_checkpoint, f'{recipe}, hard'),
+    )
+    files, found = [], []
+    for name, config_file, checkpoint, _ in models:
+        title = f'{name}, ONNX Runtime'
+        files.append(export(name, config_file, checkpoint, name))
+        options = ('--backend', 'onnxruntime')
+        found.append((title, evaluate(title, config_file, files[-1], f'{name}-ort', *options)))
+    say('\n== Times in ONNX Runtime')
+    times = time_files(files, Config.fromfile(QUANTIZED_CONFIG))
+    return [
+        Row(title, metrics, '', None, same_as=model[3], file=file, milliseconds=milliseconds)
+        for (title, metrics), model, file, milliseconds in zip(
+            found, models, files, times, strict=True
+        )
+    ]
+
+
+def draw(float_checkpoint: Path, quantized_checkpoint: Path, exported: Path) -> None:
     picture = OUT_DIR / 'detections.png'
-    title = 'Pictures: float beside quantized'
-    if picture.exists() and picture.stat().st_mtime > quantized_checkpoint.stat().st_mtime:
+    title = 'Pictures: float, quantized and exported'
+    if is_newer(picture, exported):
         reuse(title, picture)
         return
     models = (
         ('float', FLOAT_CONFIG, float_checkpoint),
         ('quantized', QUANTIZED_CONFIG, quantized_checkpoint),
+        ('ONNX Runtime', QUANTIZED_CONFIG, exported),
     )
     command = ['python', 'tools/analyze.py', 'detections', '--image-dir', str(DATA_DIR / 'val')]
     for model in models:
@@ -221,7 +265,8 @@ def demo(all_bits: bool) -> None:
     configs = [QUANTIZED_CONFIG]
     if all_bits:
         configs = [Path(f'configs/demo/ssd_r18_{recipe}_digits.py') for recipe in TARGETS]
-    total = sum(MINUTES.values()) + epochs_of(FLOAT_CONFIG) * EPOCH_MINUTES['float']
+    total = sum(MINUTES.values()) + 2 * MINUTES['test'] + MINUTES['export']  # two are exported
+    total += epochs_of(FLOAT_CONFIG) * EPOCH_MINUTES['float']
     total += sum(epochs_of(file) * EPOCH_MINUTES['quantized'] + 0.8 for file in configs)
     say(f'This takes about {total:.0f} minutes on two cores; a second run reuses what is there.')
     data = ['python', 'tools/dataset_converters/digits.py', '--out-dir', str(DATA_DIR)]
@@ -234,11 +279,13 @@ def demo(all_bits: bool) -> None:
         needs = [stamp, float_checkpoint]
         quantized[config_file] = train(title, config_file, EPOCH_MINUTES['quantized'], needs)
     rows = make_rows(float_checkpoint, quantized)
-    draw(float_checkpoint, quantized[QUANTIZED_CONFIG])
+    rows += make_exported_rows(float_checkpoint, quantized[QUANTIZED_CONFIG])
+    draw(float_checkpoint, quantized[QUANTIZED_CONFIG], rows[-1].file)
     name = 'all_bits' if all_bits else 'results'
     text = write_results(OUT_DIR, name, rows)
     took = describe_time(time.monotonic() - start)
-    say(f'\n{text}\nIn {OUT_DIR}: {name}.md, {name}.json, detections.png. All of it took {took}.')
+    files = f'{name}.md, {name}.json, *.onnx, detections.png'
+    say(f'\n{text}\nIn {OUT_DIR}: {files}. All of it took {took}.')
 
 
 def main() -> None:

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import mmcv
+import numpy as np
 from mmengine.config import Config, DictAction
 from mmengine.logging import MMLogger
 from torch import nn
@@ -78,7 +79,8 @@ def add_detections(parser: Parser) -> None:
         action='append',
         required=True,
         metavar=('TITLE', 'CONFIG', 'CHECKPOINT'),
-        help='a detector, float or quantized, for one row; may be given several times',
+        help='a detector, float or quantized, or an exported file (.onnx) in ONNX Runtime, for '
+        'one row; may be given several times',
     )
     parser.add_argument('--image-dir', type=Path, required=True, help='folder of images')
     parser.add_argument(
@@ -124,14 +126,25 @@ def draw_model(args: argparse.Namespace) -> vis.Figure:
     return vis.draw_staircase(source)
 
 
+def detect(config: str, checkpoint: str, images: list[np.ndarray]) -> tuple[list, tuple[str, ...]]:
+    """Return what a checkpoint or an exported file detects on BGR images, and its classes."""
+    if checkpoint.endswith('.onnx'):
+        from mmqnet.export.runtime import ExportedDetector
+
+        exported = ExportedDetector(checkpoint)
+        return [exported(image) for image in images], exported.metadata.classes
+    from mmdet.apis import inference_detector, init_detector
+
+    model = init_detector(config, checkpoint, device='cpu')
+    return inference_detector(model, images), model.dataset_meta['classes']
+
+
 def draw_detections(args: argparse.Namespace) -> vis.Figure:
     """Detect the objects of some images with each model, and draw them.
 
     Raises:
         FileNotFoundError: If a config, a checkpoint or the images do not exist.
     """
-    from mmdet.apis import inference_detector, init_detector
-
     for _, _, checkpoint in args.model:
         check_checkpoint(checkpoint)
     paths = sorted(path for path in args.image_dir.iterdir() if path.suffix in ('.jpg', '.png'))
@@ -140,9 +153,7 @@ def draw_detections(args: argparse.Namespace) -> vis.Figure:
     images = [mmcv.imread(path) for path in paths[: args.num_images]]  # BGR
     predictions, classes = {}, ()
     for title, config, checkpoint in args.model:
-        model = init_detector(config, checkpoint, device='cpu')
-        predictions[title] = inference_detector(model, images)
-        classes = model.dataset_meta['classes']
+        predictions[title], classes = detect(config, checkpoint, images)
     rgb = [mmcv.bgr2rgb(image) for image in images]
     return vis.draw_side_by_side(rgb, predictions, classes, args.score_thr)
 

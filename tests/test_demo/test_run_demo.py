@@ -210,27 +210,52 @@ def test_one_table_of_all_that_was_trained(modules, demo, monkeypatch, all_bits,
         evaluated.append((name, checkpoint.parent.name, options))
         return {f'coco/bbox_mAP{suffix}': 0.5 for suffix in ('', '_50', '_75')}
 
+    def export(title, config_file, checkpoint, name):
+        path = demo.OUT_DIR / f'{name}.onnx'
+        path.write_bytes(bytes(2048))
+        return path
+
     monkeypatch.setattr(demo, 'run', lambda *args: None)
+    monkeypatch.setattr(demo, 'export', export)
+    monkeypatch.setattr(demo, 'time_files', lambda files, config: [2.0, 1.0])
     monkeypatch.setattr(demo, 'draw', lambda *args: None)
     monkeypatch.setattr(demo, 'train', train)
     monkeypatch.setattr(demo, 'evaluate', evaluate)
     monkeypatch.setattr(demo.Config, 'fromfile', staticmethod(lambda _: config))
     monkeypatch.setattr(demo, 'describe_backbone', lambda _: modules[1].Backbone(4e6, 4e5, '3 / 8'))
     demo.demo(all_bits)
-    recipes = list(demo.TARGETS) if all_bits else ['w3-a8u']
+    recipes = list(demo.TARGETS) if all_bits else ['w3-a8-int']
     assert trained == ['float', *recipes]
-    assert len(evaluated) == 1 + 2 * len(recipes)
-    assert ('w3-a8u-soft', 'ssd_r18_w3-a8u_digits', ('--soft',)) in evaluated
+    assert len(evaluated) == 3 + 2 * len(recipes)
+    assert ('w3-a8-int-soft', 'ssd_r18_w3-a8-int_digits', ('--soft',)) in evaluated
     table = Path('work_dirs/demo', 'all_bits.md' if all_bits else 'results.md').read_text()
     assert table in capsys.readouterr().out
     for recipe in recipes:
         assert f'| {recipe}, hard | 3 / 8 | 391 KiB |' in table
+    assert 'mAP of torch ± 0.002: reached | 2 KiB | 1.0 |' in table
+
+
+def test_export_is_reused(demo, monkeypatch, tmp_path):
+    checkpoint = tmp_path / 'epoch_2.pth'
+    checkpoint.write_text('')
+    os.utime(checkpoint, (0, 0))
+    seen = []
+
+    def run(title, minutes, command):
+        seen.append(command)
+        Path(command[-1]).write_text('')
+
+    monkeypatch.setattr(demo, 'run', run)
+    for _ in range(2):
+        assert demo.export('float', Path('a.py'), checkpoint, 'float').is_file()
+    out = str(demo.OUT_DIR / 'float.onnx')
+    assert seen == [['python', 'tools/export.py', 'a.py', str(checkpoint), '--out', out]]
 
 
 def test_the_picture_is_drawn_by_a_tool_that_takes_these_arguments(demo, monkeypatch):
     seen = []
     monkeypatch.setattr(demo, 'run', lambda title, minutes, command: seen.append(command))
-    demo.draw(Path('float.pth'), Path('quantized.pth'))
+    demo.draw(Path('float.pth'), Path('quantized.pth'), Path('int.onnx'))
     ((_, script, *arguments),) = seen
     spec = importlib.util.spec_from_file_location('analyze', DEMO.parent / script)
     tool = importlib.util.module_from_spec(spec)
@@ -239,6 +264,7 @@ def test_the_picture_is_drawn_by_a_tool_that_takes_these_arguments(demo, monkeyp
     assert [(title, checkpoint) for title, _, checkpoint in parsed.model] == [
         ('float', 'float.pth'),
         ('quantized', 'quantized.pth'),
+        ('ONNX Runtime', 'int.onnx'),
     ]
     assert Path(parsed.out) == demo.OUT_DIR / 'detections.png'
 
