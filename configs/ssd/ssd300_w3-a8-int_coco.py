@@ -1,10 +1,15 @@
 _base_ = ['./_base_/ssd300_coco.py', '../_base_/quantization/w3-a8-int.py']
 
+# each of these outputs is read by several layers, or by the normalization in front of the head
+shared = dict(output=dict(levels='uint8'))
 model = dict(
     quantization=dict(
         **_base_.quantization,
-        # each of these levels is read by the head's two layers and by the next level
-        overrides={'neck.extra_layers.*.1.conv': dict(output=dict(levels='uint8'))},
+        overrides={
+            'backbone.features.21': shared,
+            'backbone.features.33': shared,
+            'neck.extra_layers.*.1.conv': shared,
+        },
     )
 )
 default_hooks = _base_.quantization_hooks
