@@ -16,6 +16,8 @@ from torch import nn
 from toy_data import make_configs, make_data, write_float_checkpoint
 
 from mmqnet.calibration import calibrate
+from mmqnet.export.onnx import count_integer_layers, export_onnx
+from mmqnet.export.verify import compare_codes
 from mmqnet.layers import QuantConv2d
 from mmqnet.models import QuantizationConfig, convert
 from mmqnet.quantizers import (
@@ -77,6 +79,21 @@ class TestQuantizer:
             assert parameter.grad.isfinite().all(), name
         soft, hard = conv(x), conv.eval()(x)
         torch.testing.assert_close(soft, hard)  # it rounds in training too
+
+    def test_it_exports_and_runs_in_integers(self, learned_step, tmp_path):
+        weight, activation = (dict(type='LearnedStep', levels=x) for x in ('int4', 'uint4'))
+        quantizers = dict(weight_quantizer=weight, input_quantizer=activation)
+        model = nn.Sequential(
+            QuantConv2d(3, 4, 3, **quantizers), nn.ReLU(), QuantConv2d(4, 4, 3, **quantizers)
+        )
+        x, path = torch.rand(2, 3, 12, 12), tmp_path / 'model.onnx'
+        calibrate(model, [x], model)
+        export_onnx(model.eval(), [x], path, output_names=['output'])
+        first, second = count_integer_layers(path, openvino=False)
+        assert first.onnxruntime
+        assert not second.onnxruntime  # its output is float
+        for found in compare_codes(path, model, [(x,)]):
+            assert found.equal_but_ties >= 0.995
 
     @given(st.lists(st.floats(-100, 100, width=32), min_size=1, max_size=50))
     def test_codes_and_output_follow_from_the_staircase(self, learned_step, values):
