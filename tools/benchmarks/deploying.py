@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from exported import quantized_module, write_float, write_quantized
+from exporting import quantized_module, write_float, write_quantized
 from measuring import Cases, Ratio, Row, Settings, interleave, median_ratio
 from runtimes import (
     has_vnni,
