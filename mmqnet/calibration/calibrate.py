@@ -16,7 +16,7 @@ from mmqnet.calibration.modes import modes_kept
 from mmqnet.calibration.processes import together
 from mmqnet.calibration.samples import SampleCollector
 from mmqnet.layers import QuantizedLayer
-from mmqnet.quantizers import Mode, Quantizer, Sample, quantizers_of
+from mmqnet.quantizers import Quantizer, Sample, quantizers_of
 
 
 def pending_quantizers(model: nn.Module) -> dict[str, Quantizer]:
@@ -28,7 +28,7 @@ def pending_quantizers(model: nn.Module) -> dict[str, Quantizer]:
     return {
         name: quantizer
         for name, quantizer in quantizers_of(model).items()
-        if not quantizer.is_calibrated and int(quantizer.mode) != Mode.FLOAT
+        if not quantizer.is_calibrated and quantizer.is_active
     }
 
 

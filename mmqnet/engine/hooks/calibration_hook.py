@@ -13,7 +13,7 @@ from mmqnet.engine.loading import check_checkpoint, check_file, warn_of_random_w
 from mmqnet.engine.modes import set_modes
 from mmqnet.engine.optimizers import exempt_scales_from_decay
 from mmqnet.engine.unwrap import unwrap, with_averages
-from mmqnet.quantizers import Mode, quantizers_of
+from mmqnet.quantizers import Mode, Quantizer, quantizers_of
 from mmqnet.registry import HOOKS
 
 
@@ -54,6 +54,7 @@ class CalibrationHook(Hook):
         self._num_samples = num_samples
         self._seed = seed
         self._from_scratch = from_scratch
+        self._waiting: list[Quantizer] = []
 
     def before_run(self, runner: Runner) -> None:
         """Check the checkpoint's file, and take the weight decay off the scales.
@@ -81,10 +82,14 @@ class CalibrationHook(Hook):
         if pending_quantizers(unwrap(runner.model)) and not self._from_scratch:
             warn_of_random_weights(runner)
         self._calibrate(runner)
+        found = quantizers_of(unwrap(runner.model)).values()
+        # only these may be calibrated later: the model is not searched at every iteration
+        self._waiting = [quantizer for quantizer in found if not quantizer.is_calibrated]
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """Calibrate what begins to quantize with this iteration."""
-        self._calibrate(runner)
+        if any(quantizer.is_active for quantizer in self._waiting):
+            self._calibrate(runner)
 
     def _calibrate(self, runner: Runner) -> None:
         model, *averages = with_averages(runner)
@@ -95,6 +100,7 @@ class CalibrationHook(Hook):
         for average in averages:
             _copy_quantizers(done, model, average)
         runner.logger.info(f'Calibrated {len(done)} quantizers')
+        self._waiting = [quantizer for quantizer in self._waiting if not quantizer.is_calibrated]
 
 
 def _copy_quantizers(names: list[str], source: nn.Module, target: nn.Module) -> None:
