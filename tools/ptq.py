@@ -8,7 +8,6 @@ import mmengine
 from mmengine.config import Config
 from mmengine.dist import is_main_process
 from mmengine.runner import Runner, save_checkpoint, weights_to_cpu
-from torch import nn
 
 import mmqnet  # noqa: F401 -- repairs upstream faults before anything else is imported
 from mmqnet.calibration import calibrate_on_samples, learning_batch_norms, reestimate_on_samples
@@ -17,12 +16,11 @@ from mmqnet.command_line import (
     build_runner,
     check_checkpoint,
     load_config,
+    load_float,
     positive_integer,
 )
 from mmqnet.engine.atomic_backend import ATOMIC
 from mmqnet.engine.unwrap import unwrap
-from mmqnet.models import load_weights
-from mmqnet.quantizers import quantizers_of
 
 
 def parse_args() -> argparse.Namespace:
@@ -62,23 +60,6 @@ def check_config(config: Config, path: str) -> None:
             )
 
 
-def load_float(model: nn.Module, args: argparse.Namespace) -> None:
-    """Load the float checkpoint; refuse a float model and a quantized checkpoint."""
-    if not quantizers_of(model):
-        raise ValueError(
-            f'the model of {args.config!r} is a float one: `model.type` should be '
-            "'mmqnet.QuantizedModel'"
-        )
-    if args.reestimate_bn:
-        learning_batch_norms(model)
-    load_weights(model, args.checkpoint)
-    if any(quantizer.is_calibrated for quantizer in quantizers_of(model).values()):
-        raise ValueError(
-            f'{args.checkpoint!r} is of a quantized model, which tools/test.py evaluates: '
-            'calibration starts from the checkpoint of the float model'
-        )
-
-
 def save(runner: Runner, dataset: Any, path: str) -> None:
     """Write the checkpoint, with the names of the classes, atomically."""
     meta = dict(cfg=runner.cfg.pretty_text, mmengine_version=mmengine.__version__)
@@ -99,7 +80,9 @@ def main() -> None:
     config.update(load_from=None, resume=False)
     runner = build_runner(config)
     model = unwrap(runner.model)
-    load_float(model, args)
+    if args.reestimate_bn:
+        learning_batch_norms(model)
+    load_float(model, args.config, args.checkpoint)
     train = runner.build_dataloader(config.train_dataloader, seed=runner.seed)
     done = calibrate_on_samples(model, train, args.num_samples)
     runner.logger.info(f'Calibrated {len(done)} quantizers')

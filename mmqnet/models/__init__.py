@@ -13,7 +13,7 @@ from mmqnet.models.packed_weights import (
 )
 from mmqnet.models.quantization_config import QuantizationConfig
 from mmqnet.models.quantized_model import QuantizedModel
-from mmqnet.models.report import LayerReport, QuantizationReport, SumReport
+from mmqnet.models.report import LayerReport, QuantizationReport, SumReport, render
 
 __all__ = [
     'ENTRY',
@@ -33,6 +33,7 @@ __all__ = [
     'load_weights',
     'packed_entry',
     'read_checkpoint',
+    'render',
     'unpack',
     'warn_of_differences',
 ]
