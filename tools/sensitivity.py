@@ -56,9 +56,9 @@ def parse_args(args: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--calibration-samples',
         type=positive_integer,
-        default=256,
+        default=64,
         metavar='N',
-        help='training samples that the quantizers of activations are fitted to (default 256)',
+        help='training samples that the quantizers of activations are fitted to (default 64)',
     )
     parser.add_argument('--seed', type=int, default=0, help='of the choice of samples (default 0)')
     parser.add_argument(
@@ -116,10 +116,11 @@ def measure(args: argparse.Namespace, config: Config, out: Path) -> sensitivity.
     model = unwrap(runner.model)
     load_float(model, args.config, args.checkpoint)
     train = runner.build_dataloader(config.train_dataloader, seed=args.seed)
+    data = train if args.direct in (None, 'loss') else runner.val_dataloader
     settings = dict(
         method='direct' if args.direct else 'fast',
         measure=args.direct or 'loss',
-        num_samples=min(args.num_samples, len(train.dataset)),
+        num_samples=min(args.num_samples, len(data.dataset)),
         calibration_samples=args.calibration_samples,
         seed=args.seed,
     )
