@@ -41,7 +41,7 @@ PAPER_TEMPERATURE = dict(
 
 @dataclass(frozen=True)
 class Cell:
-    """A method at a number of bits; ``bits`` of the float row are ``'2 epochs'``, ``'4 epochs'``."""
+    """A method at a number of bits; the float rows have ``'2 epochs'`` or ``'4 epochs'`` there."""
 
     method: str
     bits: str

@@ -1,6 +1,7 @@
 """Table and picture of the comparison of methods."""
 
 import io
+from typing import Any
 
 from comparison import EPOCHS, METHODS, Cell
 from comparison_results import Results, Summary
@@ -54,23 +55,8 @@ def draw(results: Results) -> bytes:
     from matplotlib import pyplot
 
     figure, axis = pyplot.subplots(figsize=(10, 5))
-    width = 0.8 / len(METHODS)
     for i, method in enumerate(METHODS):
-        offset = (i - (len(METHODS) - 1) / 2) * width
-        points = [
-            (place + offset, results.summary(Cell(method, bits)))
-            for place, bits in enumerate(EPOCHS)
-        ]
-        found = [(place, summary) for place, summary in points if summary]
-        axis.bar(
-            [place for place, _ in found],
-            [summary.mean for _, summary in found],
-            width,
-            label=method,
-            alpha=0.6,
-        )
-        for place, summary in found:
-            axis.plot([place] * len(summary.scores), summary.scores, 'k.', markersize=4)
+        _draw_method(axis, results, method, i)
     for place, epochs in enumerate(EPOCHS.values()):
         trained_on = results.float_summary(epochs)
         if trained_on:
@@ -78,7 +64,7 @@ def draw(results: Results) -> bytes:
     axis.set_xticks(range(len(EPOCHS)), [f'{bits}\n{n} epochs' for bits, n in EPOCHS.items()])
     axis.set(xlabel='weight / activation bits', ylabel='hard mAP, each dot a seed')
     axis.set_title('Methods on the demo (dashed: float, trained on)')
-    scores = [s for summary in results.scores().values() for s in [summary]]
+    scores = results.scores().values()
     if scores:
         axis.set_ylim(min(scores) - 0.02, max(scores) + 0.02)
     axis.legend(ncols=len(METHODS), fontsize=8)
@@ -87,3 +73,16 @@ def draw(results: Results) -> bytes:
     figure.savefig(file, format='png', dpi=110)
     pyplot.close(figure)
     return file.getvalue()
+
+
+def _draw_method(axis: Any, results: Results, method: str, index: int) -> None:
+    width = 0.8 / len(METHODS)
+    offset = (index - (len(METHODS) - 1) / 2) * width
+    places, means = [], []
+    for place, bits in enumerate(EPOCHS):
+        summary = results.summary(Cell(method, bits))
+        if summary:
+            places.append(place + offset)
+            means.append(summary.mean)
+            axis.plot([places[-1]] * len(summary.scores), summary.scores, 'k.', markersize=4)
+    axis.bar(places, means, width, label=method, alpha=0.6)
