@@ -167,8 +167,8 @@ def test_an_interrupted_comparison_goes_on(plan, start, tmp_path):
     command += ['--checkpoint', str(start.checkpoint), '--cfg-options', *start.cfg_options]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert '[2/3, about 0.0 h left] TWN 2/32 seed 0 rate 0.0005\n' in done.stdout
+    assert '[2/3, about 0.0 h left] TWN 2/32 seed 0 rate 0.001\n' in done.stdout
     runs = json.loads((out_dir / 'methods.json').read_text())['runs']
-    assert [run['rate'] for run in runs] == [0.001, 0.002, 0.0005]
+    assert [run['rate'] for run in runs] == [0.002, 0.004, 0.001]
     assert '| 2/32 (2) |  |  |  |  |  |  | **0.500** |' in (out_dir / 'methods.md').read_text()
     assert (out_dir / 'methods.png').exists()

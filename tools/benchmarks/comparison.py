@@ -18,7 +18,7 @@ EPOCHS = {
     '1/2': 4,
     '1/32': 4,
 }
-RATES = (5e-4, 1e-3, 2e-3)
+RATES = (1e-3, 2e-3, 4e-3)
 # From bits to the recipe of each method.
 METHODS: Mapping[str, Mapping[str, str]] = {
     'u': {bits: f'w{bits[0]}-a{bits[2:]}u' for bits in EPOCHS},
