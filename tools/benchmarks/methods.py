@@ -9,6 +9,7 @@ three learning rates, the other ones at the best of these. What is finished is k
 
 import argparse
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -56,38 +57,53 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def train(run: Run, args: argparse.Namespace) -> tuple[float, float]:
-    """Train and evaluate as a user would, and return the hard mAP and the minutes it took.
+class Trainer:
+    """Runs trainings as processes, as a user would.
 
-    Raises:
-        RuntimeError: If a command fails; the log is named.
+    Args:
+        args: The parsed arguments.
     """
-    folder = (args.out_dir / 'runs' / run.folder).resolve()
-    config = folder / 'config.py'
-    atomic.write_text(config, config_text(run, args.checkpoint.resolve()))
-    options = ['--cfg-options', *args.cfg_options] if args.cfg_options else []
-    start = time.monotonic()
-    command = ['train.py', str(config), '--work-dir', str(folder), '--resume', *options]
-    _call(command, folder)
-    last = folder / f'epoch_{run.cell.epochs}.pth'
-    test = folder / 'test'
-    _call(['test.py', str(config), str(last), '--work-dir', str(test), *options], folder)
-    newest = max(test.glob('*/*.json'), key=lambda path: path.stat().st_mtime)
-    return json.loads(newest.read_text())['coco/bbox_mAP'], (time.monotonic() - start) / 60
 
+    def __init__(self, args: argparse.Namespace) -> None:
+        self._args = args
+        self._processes: set[subprocess.Popen] = set()
 
-def _call(command: list[str], folder: Path) -> None:
-    log = folder / 'output.txt'
-    script, *arguments = command
-    with log.open('a') as file:
-        code = subprocess.run(
-            [sys.executable, str(ROOT / 'tools' / script), *arguments],
-            cwd=ROOT,
-            stdout=file,
-            stderr=subprocess.STDOUT,
-        ).returncode
-    if code:
-        raise RuntimeError(f'{script} failed with exit code {code}, see {log}')
+    def train(self, run: Run) -> tuple[float, float]:
+        """Train and evaluate, and return the hard mAP and the minutes it took.
+
+        Raises:
+            RuntimeError: If a command fails; the log is named.
+        """
+        folder = (self._args.out_dir / 'runs' / run.folder).resolve()
+        config, test = folder / 'config.py', folder / 'test'
+        atomic.write_text(config, config_text(run, self._args.checkpoint.resolve()))
+        start = time.monotonic()
+        self._call('train.py', folder, config, '--work-dir', folder, '--resume')
+        last = folder / f'epoch_{run.cell.epochs}.pth'
+        self._call('test.py', folder, config, last, '--work-dir', test)
+        newest = max(test.glob('*/*.json'), key=lambda path: path.stat().st_mtime)
+        score = json.loads(newest.read_text())['coco/bbox_mAP']
+        return score, (time.monotonic() - start) / 60
+
+    def stop(self) -> None:
+        """End the running processes."""
+        for process in list(self._processes):
+            process.terminate()
+
+    def _call(self, script: str, folder: Path, *arguments: str | Path) -> None:
+        log = folder / 'output.txt'
+        command = [sys.executable, ROOT / 'tools' / script, *arguments]
+        if self._args.cfg_options:
+            command += ['--cfg-options', *self._args.cfg_options]
+        with (
+            log.open('a') as file,
+            subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT) as process,
+        ):
+            self._processes.add(process)
+            code = process.wait()
+            self._processes.discard(process)
+        if code:
+            raise RuntimeError(f'{script} failed with exit code {code}, see {log}')
 
 
 class Comparison:
@@ -100,6 +116,7 @@ class Comparison:
 
     def __init__(self, args: argparse.Namespace, results: Results) -> None:
         self._args = args
+        self._trainer = Trainer(args)
         self._results = results
         self._cells = cells_of(args.methods, args.bits)
         self._failed: dict[str, str] = {}
@@ -116,8 +133,8 @@ class Comparison:
                     done, _ = wait(running, return_when=FIRST_COMPLETED)
                     for future in done:
                         self._collect(running.pop(future), future)
-            except KeyboardInterrupt:
-                pool.shutdown(wait=False, cancel_futures=True)
+            except BaseException:
+                self._trainer.stop()  # the pool waits for what is running
                 raise
 
     def _start(self, pool: ThreadPoolExecutor, running: dict[Future, Run]) -> None:
@@ -126,7 +143,7 @@ class Comparison:
                 return
             if run not in running.values() and run.key not in self._failed:
                 print(f'{self._progress()} {run.key}', flush=True)
-                running[pool.submit(train, run, self._args)] = run
+                running[pool.submit(self._trainer.train, run)] = run
 
     def _collect(self, run: Run, future: Future) -> None:
         error = future.exception()
@@ -150,6 +167,7 @@ class Comparison:
 
 def main() -> None:
     args = parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that trainings are ended
     try:
         results = Results(args.out_dir / 'methods.json', describe(args))
     except ValueError as error:
