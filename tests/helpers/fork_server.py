@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -87,7 +88,15 @@ class ForkServer:
     def wait(self) -> tuple[int, str]:
         """Wait for its end and return its exit code and what it printed."""
         code = int(self._replies.readline())
-        return code, self._output.read_text()
+        return code, self.output()
+
+    def output(self) -> str:
+        """Return what it has printed so far."""
+        return self._output.read_text()
+
+    def is_running(self) -> bool:
+        """Return whether the server has not told its end yet."""
+        return not select.select([self._replies], [], [], 0)[0]
 
     def run(self, script: Path | str, *arguments: object, processes: int = 1) -> tuple[int, str]:
         """Start a script and wait for its end."""
@@ -101,7 +110,7 @@ class ForkServer:
         """
         deadline = time.monotonic() + 300
         while not moment():
-            assert time.monotonic() < deadline, self._output.read_text()[-3000:]
+            assert time.monotonic() < deadline, self.output()[-3000:]
             time.sleep(0.005)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._pid, signal.SIGKILL)

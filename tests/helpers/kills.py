@@ -39,7 +39,7 @@ train_dataloader = dict(num_workers=2, persistent_workers=True, dataset=dict(dat
     pipeline=pipeline)))
 custom_hooks = [dict(type='EMAHook', momentum=0.1, update_buffers=True)]
 default_hooks = dict(
-    logger=dict(interval=10),
+    logger=dict(interval=1),
     checkpoint=dict(type='mmqnet.CheckpointHook', max_keep_ckpts=1),
     randomness=dict(type='mmqnet.RandomnessHook'),
     gap=dict(interval=100),
@@ -65,7 +65,7 @@ class Kill:
     Attributes:
         loop: 'epochs' or 'iterations'.
         processes: How many trained together.
-        share: Of the time of an undisturbed run, when it was killed.
+        share: Of the training's iterations, its start and its end, when it was killed.
         resumed_from: Name of the checkpoint, or None where the run had saved none.
         differences: Names of what differs from the end of an undisturbed run.
     """
@@ -106,24 +106,38 @@ class Trainings:
         self._folder = folder
         self._loop = loop
         self._processes = processes
-        start = time.monotonic()
-        self._whole = self._train(folder / f'{loop}-{processes}')
-        self._seconds = time.monotonic() - start
+        begin = time.monotonic()
+        self._start(folder / f'{loop}-{processes}')
+        self._wait_for(1)
+        self._startup = time.monotonic() - begin
+        self._whole = self._finish(folder / f'{loop}-{processes}')
+        self._iterations = self._count()
+        training = time.monotonic() - begin - self._startup
+        self._gap = training / self._iterations
 
     def kill(self, share: float) -> Kill:
-        """Kill a training after this share of the time of an undisturbed one, and resume it."""
+        """Kill a training at this share of its iterations and of its end, and resume it."""
         run = Path(tempfile.mkdtemp(dir=self._folder))
-        end = time.monotonic() + share * self._seconds
         self._start(run)
-        self._server.kill_when(lambda: time.monotonic() >= end)
+        done, part = divmod(share * (self._iterations + 1), 1)
+        self._wait_for(int(done))
+        time.sleep(part * (self._gap if done else self._startup))
+        self._server.kill_when(lambda: True)
         latest = find_latest_checkpoint(str(run)) if (run / 'last_checkpoint').exists() else None
-        differing = differences(self._whole, self._train(run))
+        self._start(run)
+        differing = differences(self._whole, self._finish(run))
         shutil.rmtree(run)
         name = latest and Path(latest).name
         return Kill(self._loop, self._processes, round(share, 4), name, differing[:5])
 
-    def _train(self, run: Path) -> Path:
-        self._start(run)
+    def _count(self) -> int:
+        return self._server.output().count('(train)')
+
+    def _wait_for(self, iterations: int) -> None:
+        while self._count() < iterations and self._server.is_running():
+            time.sleep(0.01)
+
+    def _finish(self, run: Path) -> Path:
         code, output = self._server.wait()
         if code:
             raise RuntimeError(f'a training failed with {code}: {output[-3000:]}')
@@ -157,7 +171,7 @@ def run(number: int, seed: int, record: Path) -> list[Kill]:
         write_configs(Path(folder) / 'configs')
         server = ForkServer(ROOT, Path(folder))
         trainings: dict[tuple[str, int], Trainings] = {}
-        for loop, processes, share in tqdm(plan[len(done) :], unit='kill', initial=len(done)):
+        for loop, processes, share in tqdm(plan[len(done) :], unit='kill'):
             key = loop, processes
             if key not in trainings:
                 trainings[key] = Trainings(server, Path(folder) / 'configs', *key)
