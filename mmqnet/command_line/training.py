@@ -60,7 +60,7 @@ def _cause_of(error: OSError | RuntimeError) -> str | None:
     worker = _WORKER.search(str(error))
     if worker and not isinstance(error, OSError):
         return (
-            f'{worker[0].rstrip(".")}: fewer `train_dataloader.num_workers` need less memory, and '
+            f'{worker[0].rstrip(" .")}: fewer `train_dataloader.num_workers` need less memory, and '
             '0 shows an error of the data pipeline'
         )
     # an error in a worker has its whole traceback as its text, the message last
