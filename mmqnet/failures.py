@@ -36,6 +36,33 @@ def one_line_errors() -> Iterator[None]:
         sys.exit(f'{Path(sys.argv[0]).name}: error: {one_line(error)}')
 
 
+@contextmanager
+def naming(what: str) -> Iterator[None]:
+    """Raise one line in place of an error of the block that was not foreseen.
+
+    For what is made from files of users: whatever fails there, they are the cause.
+
+    Args:
+        what: What cannot be done, the name of the file included.
+
+    Raises:
+        ValueError: If the block fails with an error that is not foreseen.
+
+    Example:
+        >>> with naming("the config file 'a.py' cannot be read"):
+        ...     {}['model']
+        Traceback (most recent call last):
+            ...
+        ValueError: the config file 'a.py' cannot be read: KeyError: 'model'
+    """
+    try:
+        yield
+    except Exception as error:
+        if is_foreseen(error):
+            raise
+        raise ValueError(f'{what}: {type(error).__name__}: {one_line(error)}') from error
+
+
 def is_foreseen(error: BaseException) -> bool:
     """Return whether mmqnet, or the script that runs, has raised an error as a message."""
     if not isinstance(error, _OURS) or isinstance(error, RecursionError | NotImplementedError):

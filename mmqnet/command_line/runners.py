@@ -10,6 +10,7 @@ from mmengine.runner import Runner
 
 from mmqnet.command_line.training import check_work_dir
 from mmqnet.engine.hooks import CalibrationHook, CheckpointCheckHook
+from mmqnet.failures import naming
 
 
 def build_runner(config: Config) -> Runner:
@@ -30,7 +31,8 @@ def build_runner(config: Config) -> Runner:
     check_work_dir(config.work_dir)
     if config.launcher == 'pytorch' and get_device() == 'cpu':
         _join_processes(config)
-    runner = RUNNERS.build(config) if 'runner_type' in config else Runner.from_cfg(config)
+    with naming('the config cannot be built'):
+        runner = RUNNERS.build(config) if 'runner_type' in config else Runner.from_cfg(config)
     if not any(isinstance(hook, CalibrationHook) for hook in runner.hooks):
         runner.register_hook(CheckpointCheckHook())  # CalibrationHook makes the same checks
     return runner
