@@ -14,7 +14,9 @@ LEVELS = dict(
     version=0,
     atomic=0,
     checks=0,
-    compat=0,
+    import_hooks=0,
+    compat=1,
+    config_paths=1,
     registry=0,
     ops=1,
     quantizers=2,
@@ -25,7 +27,7 @@ LEVELS = dict(
     visualization=6,
     engine=7,
     command_line=8,
-    __init__=1,
+    __init__=2,
 )
 READERS = {'export', 'visualization'}  # nothing else imports them
 # What may be imported beside the standard library and mmqnet itself; the rest is free.
@@ -33,7 +35,9 @@ THIRD_PARTIES = dict(
     version=set(),
     atomic=set(),
     checks=set(),
+    import_hooks=set(),
     compat=set(),
+    config_paths=set(),
     registry={'mmengine'},
     ops={'torch', 'triton'},
 )

@@ -2,15 +2,13 @@
 
 import argparse
 
-import mmqnet  # noqa: F401 -- repairs upstream faults before anything else is imported
-from mmqnet.command_line import (
-    add_arguments,
-    build_runner,
-    check_checkpoint,
-    load_config,
-    resume,
-    use_mixed_precision,
-)
+try:
+    import mmqnet  # noqa: F401 -- repairs upstream faults before anything else is imported
+except ModuleNotFoundError as error:
+    import wrong_python  # beside this file
+
+    wrong_python.stop(error)
+from mmqnet.command_line import add_arguments, choose_threads
 
 
 def parse_args() -> argparse.Namespace:
@@ -32,6 +30,17 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
+    threads = choose_threads(args.launcher)
+    from mmqnet.command_line import (
+        build_runner,
+        check_checkpoint,
+        check_hooks,
+        load_config,
+        log_hints,
+        resume,
+        use_mixed_precision,
+    )
+
     config = load_config(args, ('train_dataloader', 'val_dataloader'))
     if args.amp:
         use_mixed_precision(config)
@@ -43,7 +52,10 @@ def main() -> None:
         resume(config, args.resume)
     if config.get('load_from'):
         check_checkpoint(config.load_from)
-    build_runner(config).train()
+    check_hooks(config)
+    runner = build_runner(config)
+    log_hints(runner, threads)
+    runner.train()
 
 
 if __name__ == '__main__':

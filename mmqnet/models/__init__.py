@@ -12,8 +12,9 @@ from mmqnet.models.packed_weights import (
     unpack,
 )
 from mmqnet.models.quantization_config import QuantizationConfig
-from mmqnet.models.quantized_model import QuantizedModel
+from mmqnet.models.quantized_model import QuantizedModel, check_model_keys
 from mmqnet.models.report import LayerReport, QuantizationReport, SumReport
+from mmqnet.models.staircase_distance import staircase_distance
 
 __all__ = [
     'ENTRY',
@@ -26,6 +27,7 @@ __all__ = [
     'build_model',
     'check_calibrated',
     'check_file',
+    'check_model_keys',
     'check_state',
     'convert',
     'expand_layer',
@@ -33,6 +35,7 @@ __all__ = [
     'load_weights',
     'packed_entry',
     'read_checkpoint',
+    'staircase_distance',
     'unpack',
     'warn_of_differences',
 ]
