@@ -1,20 +1,32 @@
 """Pictures of a quantized model and of its training, and what a config quantizes."""
 
+from __future__ import annotations
+
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import mmcv
-import numpy as np
-from mmengine.config import Config, DictAction
-from mmengine.logging import MMLogger
-from torch import nn
+try:
+    import mmqnet  # noqa: F401 -- repairs upstream faults before anything else is imported
+except ModuleNotFoundError as error:
+    import wrong_python  # beside this file
 
-import mmqnet  # noqa: F401 -- repairs upstream faults before anything else is imported
-from mmqnet import visualization as vis
-from mmqnet.calibration import calibrate, run_model
-from mmqnet.command_line import add_trust, check_checkpoint, load_config, positive_integer, safe_loading
-from mmqnet.models import build_model, check_calibrated, load_weights
+    wrong_python.stop(error)
+from mmqnet.command_line import (
+    add_settings,
+    add_trust,
+    choose_threads,
+    positive_integer,
+    safe_loading,
+)
+
+if TYPE_CHECKING:
+    import numpy as np
+    from mmengine.config import Config
+    from torch import nn
+
+    from mmqnet import visualization as vis
 
 Parser = argparse.ArgumentParser
 
@@ -47,9 +59,7 @@ def shared_arguments() -> tuple[Parser, ...]:
     """Return parsers of what several commands take: config, checkpoint, layer, data and out."""
     config, checkpoint, layer, data, out = (Parser(add_help=False) for _ in range(5))
     config.add_argument('config', help='config file of the quantized model')
-    config.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, help='settings that override the config'
-    )
+    add_settings(config)
     config.set_defaults(launcher='none', local_rank=0, work_dir=None, trust_checkpoint=False)
     add_trust(checkpoint)
     checkpoint.add_argument('checkpoint', help='checkpoint of the quantized model')
@@ -99,6 +109,10 @@ def add_detections(parser: Parser) -> None:
 
 def load_model(args: argparse.Namespace, config: Config) -> nn.Module:
     """Return the model with its weights, calibrated."""
+    from mmqnet import visualization as vis
+    from mmqnet.calibration import calibrate, run_model
+    from mmqnet.models import build_model, check_calibrated, load_weights
+
     model = build_model(config)
     if args.command != 'overview':  # report a wrong name before the long work
         vis.check_layer(model, args.layer, 'input' if args.data else 'weight')
@@ -113,6 +127,10 @@ def load_model(args: argparse.Namespace, config: Config) -> nn.Module:
 
 
 def draw_model(args: argparse.Namespace) -> vis.Figure:
+    from mmqnet import visualization as vis
+    from mmqnet.calibration import run_model
+    from mmqnet.command_line import load_config
+
     config = load_config(args, ('val_dataloader',) if args.data else ())
     model = load_model(args, config)
     images = vis.load_images(config, 'val_dataloader', args.data or 0)
@@ -148,6 +166,11 @@ def draw_detections(args: argparse.Namespace) -> vis.Figure:
     Raises:
         FileNotFoundError: If a config, a checkpoint or the images do not exist.
     """
+    import mmcv
+
+    from mmqnet import visualization as vis
+    from mmqnet.command_line import check_checkpoint
+
     for _, _, checkpoint in args.model:
         check_checkpoint(checkpoint)
     paths = sorted(path for path in args.image_dir.iterdir() if path.suffix in ('.jpg', '.png'))
@@ -163,6 +186,13 @@ def draw_detections(args: argparse.Namespace) -> vis.Figure:
 
 
 def run(args: argparse.Namespace) -> None:
+    from mmengine.logging import MMLogger
+
+    from mmqnet import visualization as vis
+    from mmqnet.command_line import load_config
+    from mmqnet.models import build_model
+
+    MMLogger.get_instance('analyze', log_level='WARNING')  # the report of a model is not news here
     if args.command == 'report':
         print(build_model(load_config(args, ())).quantization_report.table())
         return
@@ -179,7 +209,7 @@ def run(args: argparse.Namespace) -> None:
 
 def main(args: list[str] | None = None) -> None:
     parsed = parse_args(args)
-    MMLogger.get_instance('analyze', log_level='WARNING')  # the report of a model is not news here
+    choose_threads()
     try:
         run(parsed)
     except (ValueError, OSError) as error:

@@ -13,7 +13,8 @@ from pathlib import Path
 
 _SERVER = """
 import json, os, runpy, sys, traceback
-import mmqnet, mmqnet.engine.hooks, mmqnet.command_line, mmqnet.engine.optimizers, mmqnet.models
+import mmqnet, mmqnet.engine.hooks, mmqnet.engine.optimizers, mmqnet.models
+import mmqnet.command_line.configs, mmqnet.command_line.runners
 import mmdet.datasets, mmdet.evaluation, mmdet.models, mmdet.visualization
 
 replies = open(int(sys.argv[1]), 'w', buffering=1)  # what is imported may print
