@@ -21,7 +21,7 @@ from setuptools.command.develop import develop
 ROOT = Path(__file__).resolve().parent
 PACKAGE = 'mmqnet'
 MIM_SOURCES = ('configs', 'tools', 'model-index.yml')
-EXTRAS = ('onedl', 'openmmlab', 'demo', 'export', 'qonnx', 'dev')
+EXTRAS = ('onedl', 'openmmlab', 'demo', 'export', 'qonnx', 'litert', 'executorch', 'dev')
 KERNEL = f'{PACKAGE}.ops._C'
 # No -march: the kernel picks its instructions at run time, so a wheel runs on every machine.
 # No -ffast-math: what is equal to a threshold has to stay on its side of it.
