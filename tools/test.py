@@ -19,7 +19,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--backend',
         choices=BACKENDS,
-        help='run an exported file (.onnx) in a runtime instead of a checkpoint in torch',
+        help='run an exported file (.onnx, .tflite, .pte) in a runtime instead of a checkpoint '
+        'in torch',
     )
     parser.add_argument('--out', help='file (.pkl) for the predictions')
     parser.add_argument('--show', action='store_true', help='show the predictions')
@@ -61,7 +62,7 @@ def main() -> None:
     config = load_config(args, ('test_dataloader',))
     check_checkpoint(args.checkpoint)
     config.load_from = args.checkpoint
-    if args.checkpoint.endswith('.onnx') and not args.backend:
+    if args.checkpoint.endswith(('.onnx', '.tflite', '.pte')) and not args.backend:
         raise ValueError(f'{args.checkpoint!r} needs --backend {" or ".join(BACKENDS)}')
     if args.backend:
         if args.tta or args.soft:

@@ -196,11 +196,11 @@ def _write_other_weights(graph: Graph) -> None:
 def _outputs(graph: Graph) -> list[Node]:
     output = next(node for node in reversed(graph.nodes) if node.op == 'output')
     values = output.args[0]
-    return list(values)  # type: ignore[arg-type]
+    return list(values)
 
 
 def _step(output: Node) -> float:
-    return float(output.args[1]) if is_call(output, DEQUANTIZE) else 0.0
+    return float(output.args[1]) if is_call(output, DEQUANTIZE) else 0.0  # type: ignore[arg-type]
 
 
 def _kind(node: Node) -> str:

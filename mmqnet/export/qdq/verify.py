@@ -94,13 +94,10 @@ def forced(network: QdqNetwork) -> GraphModule:
         with graph.inserting_after(last):
             given = graph.placeholder(f'given_{i}')
         given.meta['val'] = value.meta['val']
-        readers = list(value.users)
-        settings = value.args[1:]
-        before = value.next
-        codes = add_call(before, QUANTIZE, given, *settings)
-        new = add_call(before, DEQUANTIZE, codes, *settings)
-        for reader in readers:
-            reader.replace_input_with(value, new)
+        before, settings = value.next, value.args[1:]
+        for reader in list(value.users):  # a pair for each: LiteRT fails on shared ones
+            codes = add_call(before, QUANTIZE, given, *settings)
+            reader.replace_input_with(value, add_call(before, DEQUANTIZE, codes, *settings))
     output = next(node for node in reversed(graph.nodes) if node.op == 'output')
     output.args = (tuple(values),)
     graphs.tidy(graph)
