@@ -177,6 +177,35 @@ def write_qonnx(config: Config, args: argparse.Namespace) -> None:
     finish(report.table(), report.as_json(), args.out)
 
 
+def write_mobile(config: Config, args: argparse.Namespace) -> None:
+    """Write int8 for LiteRT, or for ExecuTorch with XNNPACK, and compare it with the model."""
+    from mmqnet.export.qdq.export import compared, export_qdq
+
+    if config.get('default_scope') != 'mmpretrain' and not args.raw:
+        raise ValueError(f'--format {args.format} has no NMS: add --raw, and decode boxes outside')
+    if args.format == 'litert':
+        require('litert_torch', 'ai_edge_litert', extra='litert')
+        from mmqnet.export.litert import LiteRT as Format
+    else:
+        require('executorch.exir', 'executorch.runtime', extra='executorch')
+        from mmqnet.export.executorch import ExecuTorch as Format
+    target, say = Format(), Progress(3 if args.verify else 2)
+    say('Loading the model')
+    module = wrap(load_model(config, args.checkpoint), config, args)
+    say('Exporting')
+    names, example = module.output_names, [module.example(1)]
+    report, network = export_qdq(
+        target, module, example, args.out, output_names=names, metadata=module.metadata
+    )
+    if args.verify:
+        from mmqnet.export.pictures import pictures
+
+        say(f'Comparing codes and results on {args.verify} pictures')
+        inputs = list(pictures(config, module.file, args.verify))
+        report = compared(report, target, network, module, names, inputs)
+    finish(report.table(), report.as_json(), args.out)
+
+
 def finish(table: str, report: str, out: str) -> None:
     """Print the closing table, and write it beside the file as json."""
     from mmqnet.atomic import write_text
@@ -186,13 +215,19 @@ def finish(table: str, report: str, out: str) -> None:
 
 
 WRITERS: dict[str, Callable[[Config, argparse.Namespace], None]] = dict(
-    onnx=write_onnx, checkpoint=write_checkpoint, qonnx=write_qonnx
+    onnx=write_onnx,
+    checkpoint=write_checkpoint,
+    qonnx=write_qonnx,
+    litert=write_mobile,
+    executorch=write_mobile,
 )
 # What each format honours beside the common arguments.
 OPTIONS = dict(
     onnx={'shape', 'raw', 'no_preprocess', 'thresholds', 'float_layers', 'verify'},
     checkpoint=set(),
     qonnx={'shape'},
+    litert={'shape', 'raw', 'no_preprocess', 'verify'},
+    executorch={'shape', 'raw', 'no_preprocess', 'verify'},
 )
 
 

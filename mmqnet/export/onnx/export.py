@@ -8,6 +8,7 @@ from onnx_ir.passes import common as passes
 from torch import Tensor, nn
 
 from mmqnet.checks import check_choice
+from mmqnet.export.agreement import PREFIX
 from mmqnet.export.freeze import frozen
 from mmqnet.export.onnx.activations import Functions, split
 from mmqnet.export.onnx.layers import (
@@ -31,7 +32,6 @@ from mmqnet.export.onnx.translate import translate
 from mmqnet.version import __version__
 
 OPSET = 21  # the first with int4; OpenVINO refuses int2, which opset 25 brings
-PREFIX = 'model.'  # of the names of modules in a wrapper
 
 
 def export_onnx(
