@@ -50,6 +50,13 @@ def parse_args(args: list[str] | None = None) -> argparse.Namespace:
         'computes, or floats, which ONNX Runtime computes with faster (default small)',
     )
     parser.add_argument(
+        '--saturation',
+        choices=['warn', 'avoid'],
+        default='warn',
+        help='what to do about weights with which sums saturate on x86 CPUs without VNNI: say so, '
+        'or round them to fewer bits (default warn)',
+    )
+    parser.add_argument(
         '--verify',
         type=positive_integer,
         metavar='N',
@@ -98,6 +105,7 @@ def write_onnx(config: Config, args: argparse.Namespace) -> None:
         output_names=module.output_names,
         thresholds=args.thresholds,
         float_layers=args.float_layers,
+        saturation=args.saturation,
         metadata=module.metadata,
     )
     say('Loading the file in the runtimes')
@@ -169,16 +177,19 @@ WRITERS: dict[str, Callable[[Config, argparse.Namespace], None]] = dict(
 )
 # What each format honours beside the common arguments.
 OPTIONS = dict(
-    onnx={'shape', 'raw', 'no_preprocess', 'thresholds', 'float_layers', 'verify'},
+    onnx={
+        *('shape', 'raw', 'no_preprocess', 'thresholds', 'float_layers', 'saturation', 'verify'),
+    },
     checkpoint=set(),
     qonnx={'shape'},
 )
+DEFAULTS = dict(thresholds='exact', float_layers='small', saturation='warn')
 
 
 def check_options(args: argparse.Namespace) -> None:
     """Refuse options that the format cannot honour."""
     for name in sorted(OPTIONS['onnx'] - OPTIONS[args.format]):
-        default = dict(thresholds='exact', float_layers='small').get(name)
+        default = DEFAULTS.get(name)
         if getattr(args, name) not in (default, None, False):
             option = f'--{name.replace("_", "-")}'
             raise ValueError(f'{option} has no effect with --format {args.format}: leave it out')
