@@ -60,8 +60,8 @@ def parse_args(args: list[str] | None = None) -> argparse.Namespace:
         '--verify',
         type=positive_integer,
         metavar='N',
-        help='compare the codes of all quantized activations, and the boxes or classes, on N '
-        'pictures of the test data',
+        help='compare the codes of all quantized activations, the boxes or classes, and the '
+        'metrics on N pictures of the test data',
     )
     add_arguments(parser)
     return parser.parse_args(args)
@@ -110,17 +110,19 @@ def write_onnx(config: Config, args: argparse.Namespace) -> None:
     )
     say('Loading the file in the runtimes')
     layers = count_integer_layers(args.out)
-    agreement, outputs = [], None
+    agreement, outputs, metrics = [], None, []
     if args.verify:
         from mmqnet.export.pictures import pictures
         from mmqnet.export.verify import compare_codes
+        from mmqnet.export.verify_metrics import compare_metrics
         from mmqnet.export.verify_outputs import compare_outputs
 
-        say(f'Comparing codes and results on {args.verify} pictures')
+        say(f'Comparing codes, results and metrics on {args.verify} pictures')
         inputs = list(pictures(config, module.file, args.verify))
         agreement = compare_codes(args.out, module, inputs)
         outputs = compare_outputs(args.out, module, inputs)
-    summary = ExportSummary.of(report, layers, model, agreement, outputs)
+        metrics = compare_metrics(args.out, model, module.file, config, args.verify)
+    summary = ExportSummary.of(report, layers, model, agreement, outputs, metrics)
     finish(summary.table(), summary.as_json(), args.out)
 
 
