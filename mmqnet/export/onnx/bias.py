@@ -15,7 +15,7 @@ import onnx_ir as ir
 from mmqnet.export.onnx import graph as graphs
 from mmqnet.export.onnx.functions import CodeFunction
 from mmqnet.export.onnx.graph import add_constant, add_node, constant, is_op
-from mmqnet.export.onnx.report import LARGEST_PAIR
+from mmqnet.export.onnx.report import largest_safe_weight
 from mmqnet.export.onnx.weights import Weights
 
 _LARGEST_BIAS = 2**30  # of int32, with room for the sum
@@ -113,8 +113,7 @@ def scaled_for_bias(
         integers = weights.integers * weights.along_axis(~lost)
         scale = np.where(lost, bias / (_LOST_BIAS * input_scale), scale)
         weights = replace(weights, integers=integers.astype(np.int16), scale=scale)
-    limit = min(127, LARGEST_PAIR // (2 * max(largest_code, 1)))
-    most = max(1, limit // max(weights.largest, 1))
+    most = max(1, largest_safe_weight(largest_code) // max(weights.largest, 1))
     room = _LARGEST_BIAS * scale * input_scale / np.maximum(bias, np.finfo(np.float32).tiny)
     factors = np.clip(room, 1, most).astype(np.int64)
     return weights, factors if len(weights.scale) > 1 else factors.min(keepdims=True)

@@ -65,6 +65,22 @@ class Weights:
         """Whether there are integers, and all fit into int8."""
         return self.integers is not None and self.largest <= 127
 
+    def at_most(self, largest: int) -> 'Weights':
+        """Return the weights with integers up to ``largest``; channels beyond it are rounded.
+
+        Example:
+            >>> weights = Weights('w', 0, np.int16([[100], [-8]]), np.ones(1), None, 8)
+            >>> small = weights.at_most(64)
+            >>> small.integers.tolist(), small.scale.tolist()
+            ([[64], [-8]], [1.5625, 1.0])
+        """
+        if self.integers is None or self.largest <= largest:
+            return self
+        others = tuple(d for d in range(self.integers.ndim) if d != self.axis)
+        shrink = np.minimum(largest / np.abs(self.integers).max(others, initial=1), 1.0)
+        integers = np.rint(self.integers * self.along_axis(shrink)).astype(np.int16)
+        return replace(self, integers=integers, scale=self.scale / shrink)
+
     def as_float(self) -> np.ndarray:
         """Return the weights in float32."""
         if self.integers is None:

@@ -81,34 +81,22 @@ class ExportedDetector(ExportedModel):
 
         Args:
             found: The file's outputs, for one or more images.
-            metas: What is known of each image: ``img_shape``, ``scale_factor``.
+            metas: What is known of each image, ``scale_factor`` among it.
         """
         return [
-            self._instances(dets, labels, tuple(meta['img_shape']), meta['scale_factor'])
+            _instances(dets, labels, meta['scale_factor'])
             for dets, labels, meta in zip(found['dets'], found['labels'], metas, strict=True)
         ]
 
-    def _instances(
-        self,
-        dets: np.ndarray,
-        labels: np.ndarray,
-        shape: tuple[int, ...],
-        factors: Sequence[float],
-    ) -> InstanceData:
-        """Return the rows that are boxes, in pixels of the original image.
 
-        Args:
-            dets: (K, 5).
-            labels: (K,).
-            shape: Height and width of the image without padding.
-            factors: By which its width and height have been resized.
-        """
-        boxes, scores = torch.from_numpy(dets[:, :4].copy()), torch.from_numpy(dets[:, 4].copy())
-        classes, kept = torch.from_numpy(labels.copy()), torch.from_numpy(labels >= 0)
-        if self.metadata.clip_border and shape[:2] != self.metadata.input_size:
-            # the file cuts at its own border; what lies in the padding is nothing
-            limits = boxes.new_tensor([shape[1], shape[0], shape[1], shape[0]])
-            boxes = torch.minimum(boxes, limits)
-            kept = kept & (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
-        boxes = boxes / boxes.new_tensor([*factors, *factors])
-        return InstanceData(bboxes=boxes[kept], scores=scores[kept], labels=classes[kept])
+def _instances(dets: np.ndarray, labels: np.ndarray, factors: Sequence[float]) -> InstanceData:
+    """Return the rows that are boxes, in pixels of the original image.
+
+    Args:
+        dets: (K, 5).
+        labels: (K,).
+        factors: By which width and height of the image have been resized.
+    """
+    rows, classes = torch.from_numpy(dets[labels >= 0]), torch.from_numpy(labels[labels >= 0])
+    boxes = rows[:, :4] / rows.new_tensor([*factors, *factors])
+    return InstanceData(bboxes=boxes, scores=rows[:, 4], labels=classes)
