@@ -118,20 +118,14 @@ def _calibrate_input(name: str, quantizer: Quantizer, collector: SampleCollector
             'help; if the layer has nothing to do, name it in `quantization.exclude`'
         )
     sample = collector.sample(quantizer.levels.device)
-    if sample.signed and quantizer.config.is_shared:
-        _log_signed(name, quantizer)
-    _initialize(name, quantizer, sample)
-
-
-def _log_signed(name: str, quantizer: Quantizer) -> None:
-    """Log that inputs which share a function count as one, which a single one makes signed."""
-    config = quantizer.config
-    if not config.level_sets(signed=True):
+    is_shared = quantizer.config.is_shared
+    if is_shared and sample.signed and not quantizer.config.level_sets(signed=True):
         raise ValueError(
             f'some of the inputs that share `{name}` are signed, and `signed_levels=None` would '
             'leave all in float: name the layers with signed inputs in `quantization.exclude`'
         )
-    if config.levels not in config.level_sets(signed=True):
+    _initialize(name, quantizer, sample)
+    if is_shared and quantizer.levels[0] < quantizer.config.levels[0]:
         print_log(
             f'some of the inputs that share `{name}` are signed: all get signed levels',
             logger='current',
