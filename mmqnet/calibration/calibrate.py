@@ -92,13 +92,15 @@ def _calibrate_weight(
     name: str, quantizer: Quantizer, layers: Mapping[str, QuantizedLayer]
 ) -> None:
     weights = [_finite_weight(*item) for item in layers.items()]
+    axis = next(iter(layers.values())).channel_axis
     if len(weights) > 1:  # that share a function
         collector = SampleCollector(name)
         for weight in weights:
             collector(weight)
         sample = collector.sample(weights[0].device)._replace(signed=True)
     else:
-        rows = weights[0].flatten(1) if quantizer.scale_shape else weights[0].reshape(1, -1)
+        by_channel = bool(quantizer.scale_shape)
+        rows = weights[0].movedim(axis, 0).flatten(1) if by_channel else weights[0].reshape(1, -1)
         sample = Sample(rows, rows.abs().amax(1), signed=True)
     _initialize(name, quantizer, sample)
 

@@ -276,7 +276,7 @@ class TestSignedInputs:
         assert torch.equal(target.levels, source.levels)
         symmetric = QuantizationNetwork(dataclasses.replace(config, signed_levels='symmetric'))
         if source.levels[0] < 0:
-            with pytest.raises(ValueError, match='holds 8 levels -1..6'):
+            with pytest.raises(ValueError, match=r'holds 8 levels -1\.\.6'):
                 symmetric.load_state_dict(source.state_dict())
 
     def test_signed_inputs_left_in_float(self):
