@@ -15,14 +15,14 @@ from mmqnet.layers.attention import (
 from mmqnet.layers.conv import (
     QuantConv2d,
     QuantConv2dAdaptivePadding,
-    QuantConvTranspose2d,
     QuantConvAWS2d,
+    QuantConvTranspose2d,
     QuantConvWS2d,
 )
 from mmqnet.layers.linear import QuantLinear
 from mmqnet.layers.outputs import quantize_output
 from mmqnet.layers.owning import add_quantizer, place
-from mmqnet.layers.projection import AttentionProjection, weight_parameter
+from mmqnet.layers.projection import AttentionProjection, weight_parameter, weight_rows
 from mmqnet.layers.quantized_layer import QuantizedLayer
 from mmqnet.layers.residual import (
     quantize_block_input,
@@ -58,8 +58,8 @@ __all__ = [
     'QuantAttentionProjection',
     'QuantConv2d',
     'QuantConv2dAdaptivePadding',
-    'QuantConvTranspose2d',
     'QuantConvAWS2d',
+    'QuantConvTranspose2d',
     'QuantConvWS2d',
     'QuantLinear',
     'QuantMultiheadAttention',
@@ -78,4 +78,5 @@ __all__ = [
     'summed_outputs',
     'weight_parameter',
     'weight_quantizers',
+    'weight_rows',
 ]

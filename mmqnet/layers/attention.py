@@ -62,7 +62,9 @@ class QuantMultiheadAttention(nn.MultiheadAttention):
 
     def _heads(self, name: str, x: Tensor) -> Tensor:
         """Return a projection of ``x`` (N, L, in) by heads, (N, H, L, E / H)."""
-        return self.get_submodule(f'{name}_proj')(x).unflatten(2, (self.num_heads, -1)).transpose(1, 2)
+        return (
+            self.get_submodule(f'{name}_proj')(x).unflatten(2, (self.num_heads, -1)).transpose(1, 2)
+        )
 
     def _attend(
         self,

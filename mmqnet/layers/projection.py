@@ -51,3 +51,15 @@ def weight_parameter(layer: nn.Module) -> nn.Parameter:
     if isinstance(layer, AttentionProjection):
         return layer.parameter
     return layer.get_parameter('weight')
+
+
+def weight_rows(layer: nn.Module, name: str) -> tuple[str, int]:
+    """Return the name of the parameter that holds a layer's weights, and the first of its rows.
+
+    Args:
+        layer: The layer.
+        name: Its name in the model, in which the parameter is looked for.
+    """
+    if not isinstance(layer, AttentionProjection):
+        return f'{name}.weight', 0
+    return '.'.join([*name.split('.')[:-1], layer.key]), layer.rows.start

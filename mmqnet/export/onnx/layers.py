@@ -92,7 +92,10 @@ def write_layer(
         kind = emit_float(node, weights)
     else:
         factors, bias = np.ones(1, np.int64), bias_of(node)
-        if function is not None and function.table is None and bias is not None:
+        in_integers = function is not None and function.table is None and bias is not None
+        if in_integers and not is_op(node, 'ConvTranspose'):
+            assert function is not None
+            assert bias is not None
             weights, factors = scaled_for_bias(weights, bias, function.scale, largest_code)
             emit_bias(node, weights, factors, function)
         kind = emit_integers(node, weights, factors)
@@ -120,6 +123,8 @@ def _reason(node: ir.Node, weights: Weights) -> str:
         return 'the levels of its input are no integers'
     if not is_op(source, 'DequantizeLinear'):
         return 'its input is not quantized'
+    if is_op(node, 'ConvTranspose'):
+        return 'ONNX Runtime has no transposed convolution of integers'
     if is_op(node, 'Conv'):
         return _reason_behind(node)
     # a product may end in float, unless ONNX Runtime takes it for one with what is behind
