@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from mmqnet.checks import check_choice
 from mmqnet.export.freeze import frozen
 from mmqnet.export.onnx.activations import Functions, split
+from mmqnet.export.onnx.guards import guard_float_layers
 from mmqnet.export.onnx.layers import (
     FLOAT_LAYERS,
     find_layers,
@@ -103,6 +104,7 @@ def export_onnx(
     forms = {name: form_of(f, thresholds) for name, f in functions.by_name.items()}
     exported = tuple(write_layer(layer, functions, forms, float_layers) for layer in layers)
     write_other_weights(graph)
+    guard_float_layers(graph)
     _tidy(model, metadata or {})
     data = save(model, path)
     return ExportReport(

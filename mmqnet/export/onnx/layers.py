@@ -91,11 +91,10 @@ def write_layer(
     if not weights.fits_int8 or (reason and float_layers == 'fast'):
         kind = emit_float(node, weights)
     else:
-        factors, bias = np.ones(1, np.int64), bias_of(node)
-        in_integers = function is not None and function.table is None and bias is not None
-        if in_integers and not is_op(node, 'ConvTranspose'):
-            assert function is not None
-            assert bias is not None
+        # a transposed convolution ends in float, and so does its bias
+        bias = None if is_op(node, 'ConvTranspose') else bias_of(node)
+        factors = np.ones(1, np.int64)
+        if function is not None and function.table is None and bias is not None:
             weights, factors = scaled_for_bias(weights, bias, function.scale, largest_code)
             emit_bias(node, weights, factors, function)
         kind = emit_integers(node, weights, factors)

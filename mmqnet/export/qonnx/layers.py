@@ -79,7 +79,10 @@ def _write(
     attributes = node.attributes if is_conv else None
     op_type = node.op_type if is_conv else 'MatMul'
     value = add_node(node, op_type, [reads, initializer], f'{name}.sums', attributes)
-    last, factors, shift = _affine(node, weights.scale * (1.0 if source is None else source.scale))
+    scale = weights.scale
+    if is_op(node, 'ConvTranspose') and len(scale) > 1:  # those of one group
+        scale = np.tile(scale, graphs.attribute(node, 'group', 1))
+    last, factors, shift = _affine(node, scale * (1.0 if source is None else source.scale))
     axes = (-1, *(1,) * (integers.ndim - 2)) if is_conv else (-1,)
     for op, number, key in (('Mul', factors, 'scale'), ('Add', shift, 'bias')):
         if key == 'bias' and not number.any():
