@@ -92,13 +92,15 @@ def _calibrate_weight(
     name: str, quantizer: Quantizer, layers: Mapping[str, QuantizedLayer]
 ) -> None:
     weights = [_finite_weight(*item) for item in layers.items()]
+    axis = next(iter(layers.values())).channel_axis
     if len(weights) > 1:  # that share a function
         collector = SampleCollector(name)
         for weight in weights:
             collector(weight)
         sample = collector.sample(weights[0].device)._replace(signed=True)
     else:
-        rows = weights[0].flatten(1) if quantizer.scale_shape else weights[0].reshape(1, -1)
+        by_channel = bool(quantizer.scale_shape)
+        rows = weights[0].movedim(axis, 0).flatten(1) if by_channel else weights[0].reshape(1, -1)
         sample = Sample(rows, rows.abs().amax(1), signed=True)
     _initialize(name, quantizer, sample)
 
@@ -118,20 +120,14 @@ def _calibrate_input(name: str, quantizer: Quantizer, collector: SampleCollector
             'help; if the layer has nothing to do, name it in `quantization.exclude`'
         )
     sample = collector.sample(quantizer.levels.device)
-    if sample.signed and quantizer.config.is_shared:
-        _log_signed(name, quantizer)
-    _initialize(name, quantizer, sample)
-
-
-def _log_signed(name: str, quantizer: Quantizer) -> None:
-    """Log that inputs which share a function count as one, which a single one makes signed."""
-    config = quantizer.config
-    if not config.level_sets(signed=True):
+    is_shared = quantizer.config.is_shared
+    if is_shared and sample.signed and not quantizer.config.level_sets(signed=True):
         raise ValueError(
             f'some of the inputs that share `{name}` are signed, and `signed_levels=None` would '
             'leave all in float: name the layers with signed inputs in `quantization.exclude`'
         )
-    if config.levels not in config.level_sets(signed=True):
+    _initialize(name, quantizer, sample)
+    if is_shared and quantizer.levels[0] < quantizer.config.levels[0]:
         print_log(
             f'some of the inputs that share `{name}` are signed: all get signed levels',
             logger='current',

@@ -11,6 +11,7 @@ from mmqnet.checks import check_choice
 from mmqnet.export.agreement import PREFIX
 from mmqnet.export.freeze import frozen
 from mmqnet.export.onnx.activations import Functions, split
+from mmqnet.export.onnx.guards import guard_float_layers
 from mmqnet.export.onnx.layers import (
     FLOAT_LAYERS,
     SATURATION,
@@ -112,6 +113,7 @@ def export_onnx(
         write_layer(layer, functions, forms, float_layers, saturation) for layer in layers
     )
     write_other_weights(graph)
+    guard_float_layers(graph)
     _tidy(model, metadata or {})
     data = save(model, path)
     return ExportReport(
