@@ -21,6 +21,7 @@ LEVELS = dict(
     layers=3,
     calibration=4,
     models=5,
+    distillation=6,
     export=6,
     visualization=6,
     engine=7,
