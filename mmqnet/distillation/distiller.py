@@ -78,19 +78,18 @@ class Distiller:
             that the teacher runs, or the model has no head whose outputs could be learned.
     """
 
-    def __init__(
-        self, student: nn.Module, teacher: nn.Module, config: DistillationConfig
-    ) -> None:
+    def __init__(self, student: nn.Module, teacher: nn.Module, config: DistillationConfig) -> None:
         self._student, self._teacher, self._config = student, teacher, config
         self._head = _head_of(student, config)
         self._features = _features_of(student, self._head, config)
+        self._outputs = [self._head] if config.output_weight else []
         if self._head:
             # some heads scale their boxes in evaluation only; the layers below go on evaluating
             teacher.get_submodule(self._head).training = True
 
     def attach(self) -> None:
         """Begin to teach; a copy of the student that is made from now on has one of the teacher."""
-        names = [*self._features, *([self._head] if self._head else [])]
+        names = [*self._features, *self._outputs]
         self._of_student = Recorder(self._student, names)
         self._of_teacher = Recorder(self._teacher, names)
         self._handles = [
@@ -100,7 +99,9 @@ class Distiller:
 
     def remove(self) -> None:
         """Leave both models as they were."""
-        for handle in (self._of_student, self._of_teacher, *self._handles):
+        self._of_student.remove()
+        self._of_teacher.remove()
+        for handle in self._handles:
             handle.remove()
 
     def _begin(self, student: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -120,7 +121,7 @@ class Distiller:
     def _teach(self, pictures: Tensor) -> dict[str, list[Tensor]]:
         self._of_teacher.start()
         features = self._teacher.extract_feat(pictures)  # type: ignore[operator]
-        if self._head:
+        if any(name.split('.')[0] == self._head for name in (*self._features, *self._outputs)):
             self._teacher.get_submodule(self._head)(features)
         return self._of_teacher.stop()
 
@@ -130,7 +131,7 @@ class Distiller:
         config, losses = self._config, {}
         for loss, weight, names in (
             ('loss_features', config.feature_weight, self._features),
-            ('loss_outputs', config.output_weight, [self._head] if self._head else []),
+            ('loss_outputs', config.output_weight, self._outputs),
         ):
             distances = [
                 divergence(student, teacher, config.temperature)
@@ -160,18 +161,18 @@ class Distiller:
 
 
 def _head_of(model: nn.Module, config: DistillationConfig) -> str:
-    """Return the name of the head whose outputs are learned; empty for none."""
+    """Return the name of the head whose outputs can be learned; empty for none."""
     if not callable(getattr(model, 'extract_feat', None)):
         raise ValueError(
             f'{type(model).__name__} has no `extract_feat`, which the teacher is run by: '
             f'`{config.key}` is for detectors of MMDetection and classifiers of MMPretrain'
         )
-    if not config.output_weight:
-        return ''
     for name, base in _HEADS.items():
         head = getattr(model, name, None)
         if any(kind.__name__ == base for kind in type(head).__mro__):
             return name
+    if not config.output_weight:
+        return ''
     raise ValueError(
         f'{type(model).__name__} has no dense or classification head whose outputs could be '
         f'learned: set `{config.key}.output_weight=0` to learn the features alone'

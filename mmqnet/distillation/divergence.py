@@ -1,6 +1,6 @@
 """How far the outputs of a student are from those of its teacher."""
 
-import torch.nn.functional as F  # noqa: N812 -- as torch's documentation has it
+import torch.nn.functional as F
 from torch import Tensor
 
 

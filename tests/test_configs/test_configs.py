@@ -83,7 +83,17 @@ def test_every_recipe_is_there():
     assert set(RECIPES) >= {
         *('w1-a32', 'w2-a32', 'w3pm2-a32', 'w3-a32', 'w5-a32', 'w32-a2'),
         *('w1-a1', 'w1-a2', 'w2-a2', 'w3-a3', 'w4-a4', 'w3-a8', 'w8-a8'),
-        *('w2-a32u', 'w3-a32u', 'w1-a2u', 'w2-a2u', 'w3-a3u', 'w4-a4u', 'w3-a8u', 'w4-a8u', 'w8-a8u'),
+        *(
+            'w2-a32u',
+            'w3-a32u',
+            'w1-a2u',
+            'w2-a2u',
+            'w3-a3u',
+            'w4-a4u',
+            'w3-a8u',
+            'w4-a8u',
+            'w8-a8u',
+        ),
         *('w2-a2-int', 'w4-a4-int', 'w3-a8-int', 'w8-a8-int'),
         *('lsq_w4-a4', 'lsq_w2-a2', 'lsq_w1-a2', 'lsq_w3-a8'),
         *('dorefa-pact_w2-a2', 'dorefa-pact_w4-a4', 'bwn_w1-a32', 'twn_w2-a32'),

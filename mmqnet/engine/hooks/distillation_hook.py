@@ -69,6 +69,11 @@ class DistillationHook(Hook):
         """
         if not isinstance(runner._train_loop, BaseLoop):  # a test needs no teacher
             return
+        if 'model' not in runner.cfg:
+            raise ValueError(
+                'DistillationHook builds the teacher from `model` of the config, which has none: '
+                'build the runner from a config, `Runner.from_cfg`'
+            )
         metainfo = getattr(runner.train_dataloader.dataset, 'metainfo', None) or {}
         teacher = build_teacher(runner.cfg.model, self._path, metainfo.get('classes'))
         model = unwrap(runner.model)
