@@ -218,7 +218,7 @@ class TestDistiller:
     @pytest.mark.parametrize(
         ('settings', 'message'),
         [
-            (dict(features=['neck.lateral_conv']), r"which FCOS does not have\. Did you mean 'neck"),
+            (dict(features=['neck.lateral_conv']), r"FCOS does not have\. Did you mean 'neck"),
             (dict(features=['nock']), r"names 'nock', .*Did you mean 'neck'"),
             (dict(features=['data_preprocessor']), r'modules of backbone, neck, bbox_head'),
         ],
