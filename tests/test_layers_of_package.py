@@ -14,8 +14,10 @@ LEVELS = dict(
     version=0,
     atomic=0,
     checks=0,
-    compat=0,
+    failures=0,
+    safe_checkpoints=-1,
     registry=0,
+    compat=0,
     ops=1,
     quantizers=2,
     layers=3,
@@ -29,12 +31,15 @@ LEVELS = dict(
     __init__=1,
 )
 READERS = {'export', 'visualization'}  # nothing else imports them
+REPAIRS = {'compat', 'safe_checkpoints'}
 # What may be imported beside the standard library and mmqnet itself; the rest is free.
 THIRD_PARTIES = dict(
     version=set(),
     atomic=set(),
     checks=set(),
+    failures=set(),
     compat=set(),
+    safe_checkpoints=set(),
     registry={'mmengine'},
     ops={'torch', 'triton'},
 )
@@ -90,8 +95,8 @@ def foreign_imports(path: Path, source: str) -> list[str]:
     part = part_of(path)
     if part not in THIRD_PARTIES:
         return []
-    # compat.py looks into the stack when a repair is applied, not when it is imported.
-    names = imported_names(path, source, lazy=part != 'compat')
+    # Repairs look into the stack when they are applied, not when they are imported.
+    names = imported_names(path, source, lazy=part not in REPAIRS)
     allowed = THIRD_PARTIES[part] | set(sys.stdlib_module_names) | {'mmqnet'}
     return [
         f'{path}: imports {name}' for name in sorted(names) if name.split('.')[0] not in allowed

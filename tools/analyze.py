@@ -13,7 +13,7 @@ from torch import nn
 import mmqnet  # noqa: F401 -- repairs upstream faults before anything else is imported
 from mmqnet import visualization as vis
 from mmqnet.calibration import calibrate, run_model
-from mmqnet.command_line import check_checkpoint, load_config, positive_integer
+from mmqnet.command_line import add_trust, check_checkpoint, load_config, positive_integer, safe_loading
 from mmqnet.models import build_model, check_calibrated, load_weights
 
 Parser = argparse.ArgumentParser
@@ -50,7 +50,8 @@ def shared_arguments() -> tuple[Parser, ...]:
     config.add_argument(
         '--cfg-options', nargs='+', action=DictAction, help='settings that override the config'
     )
-    config.set_defaults(launcher='none', local_rank=0, work_dir=None)
+    config.set_defaults(launcher='none', local_rank=0, work_dir=None, trust_checkpoint=False)
+    add_trust(checkpoint)
     checkpoint.add_argument('checkpoint', help='checkpoint of the quantized model')
     checkpoint.add_argument(
         '--calibrate',
@@ -73,6 +74,7 @@ def shared_arguments() -> tuple[Parser, ...]:
 
 
 def add_detections(parser: Parser) -> None:
+    add_trust(parser)
     parser.add_argument(
         '--model',
         nargs=3,
@@ -100,7 +102,8 @@ def load_model(args: argparse.Namespace, config: Config) -> nn.Module:
     model = build_model(config)
     if args.command != 'overview':  # report a wrong name before the long work
         vis.check_layer(model, args.layer, 'input' if args.data else 'weight')
-    load_weights(model, args.checkpoint)
+    with safe_loading(args.trust_checkpoint):
+        load_weights(model, args.checkpoint)
     if args.calibrate:
         images = vis.load_images(config, 'train_dataloader', args.calibrate)
         done = calibrate(model, images, lambda batch: run_model(model, batch))
@@ -153,7 +156,8 @@ def draw_detections(args: argparse.Namespace) -> vis.Figure:
     images = [mmcv.imread(path) for path in paths[: args.num_images]]  # BGR
     predictions, classes = {}, ()
     for title, config, checkpoint in args.model:
-        predictions[title], classes = detect(config, checkpoint, images)
+        with safe_loading(args.trust_checkpoint):
+            predictions[title], classes = detect(config, checkpoint, images)
     rgb = [mmcv.bgr2rgb(image) for image in images]
     return vis.draw_side_by_side(rgb, predictions, classes, args.score_thr)
 

@@ -10,10 +10,17 @@ from torch import nn
 
 import mmqnet  # noqa: F401 -- repairs upstream faults before anything else is imported
 from mmqnet.atomic import write_text
-from mmqnet.command_line import add_arguments, check_checkpoint, load_config, positive_integer
+from mmqnet.command_line import (
+    add_arguments,
+    check_checkpoint,
+    load_config,
+    positive_integer,
+    safe_loading,
+)
 from mmqnet.export.export_module import ExportModule
 from mmqnet.export.input_format import default_shape
 from mmqnet.export.packages import require
+from mmqnet.failures import one_line_errors
 from mmqnet.models import build_model, check_calibrated, load_weights, read_checkpoint
 
 
@@ -189,8 +196,10 @@ def main(args: list[str] | None = None) -> None:
     check_options(parsed)
     config = load_config(parsed, ('test_dataloader',) if parsed.verify else ())
     check_checkpoint(parsed.checkpoint)
-    WRITERS[parsed.format](config, parsed)
+    with safe_loading(parsed.trust_checkpoint):
+        WRITERS[parsed.format](config, parsed)
 
 
 if __name__ == '__main__':
-    main()
+    with one_line_errors():
+        main()

@@ -18,9 +18,11 @@ from mmqnet.command_line import (
     check_checkpoint,
     load_config,
     positive_integer,
+    safe_loading,
 )
 from mmqnet.engine.atomic_backend import ATOMIC
 from mmqnet.engine.unwrap import unwrap
+from mmqnet.failures import one_line_errors
 from mmqnet.models import load_weights
 from mmqnet.quantizers import quantizers_of
 
@@ -71,7 +73,8 @@ def load_float(model: nn.Module, args: argparse.Namespace) -> None:
         )
     if args.reestimate_bn:
         learning_batch_norms(model)
-    load_weights(model, args.checkpoint)
+    with safe_loading(args.trust_checkpoint):
+        load_weights(model, args.checkpoint)
     if any(quantizer.is_calibrated for quantizer in quantizers_of(model).values()):
         raise ValueError(
             f'{args.checkpoint!r} is of a quantized model, which tools/test.py evaluates: '
@@ -111,4 +114,5 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    with one_line_errors():
+        main()

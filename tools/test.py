@@ -7,8 +7,15 @@ from mmengine.config import Config, ConfigDict
 from mmengine.evaluator import DumpResults
 
 import mmqnet  # noqa: F401 -- repairs upstream faults before anything else is imported
-from mmqnet.command_line import add_arguments, build_runner, check_checkpoint, load_config
+from mmqnet.command_line import (
+    add_arguments,
+    build_runner,
+    check_checkpoint,
+    load_config,
+    safe_loading,
+)
 from mmqnet.export.runtime import BACKENDS, evaluate_exported
+from mmqnet.failures import one_line_errors
 from mmqnet.quantizers import soft_evaluation
 
 
@@ -74,9 +81,11 @@ def main() -> None:
     runner = build_runner(config)
     if args.out:
         runner.test_evaluator.metrics.append(DumpResults(out_file_path=args.out))
-    with soft_evaluation(runner.model) if args.soft else contextlib.nullcontext():
+    soft = soft_evaluation(runner.model) if args.soft else contextlib.nullcontext()
+    with safe_loading(args.trust_checkpoint), soft:
         runner.test()
 
 
 if __name__ == '__main__':
-    main()
+    with one_line_errors():
+        main()

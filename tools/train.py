@@ -9,8 +9,11 @@ from mmqnet.command_line import (
     check_checkpoint,
     load_config,
     resume,
+    safe_loading,
+    train,
     use_mixed_precision,
 )
+from mmqnet.failures import one_line_errors
 
 
 def parse_args() -> argparse.Namespace:
@@ -39,12 +42,14 @@ def main() -> None:
         if 'base_batch_size' not in config.get('auto_scale_lr', {}):
             raise ValueError('--auto-scale-lr needs `auto_scale_lr.base_batch_size` in the config')
         config.auto_scale_lr.enable = True
-    if args.resume is not None:
-        resume(config, args.resume)
-    if config.get('load_from'):
-        check_checkpoint(config.load_from)
-    build_runner(config).train()
+    with safe_loading(args.trust_checkpoint):
+        if args.resume is not None:
+            resume(config, args.resume)
+        if config.get('load_from'):
+            check_checkpoint(config.load_from)
+        train(build_runner(config))
 
 
 if __name__ == '__main__':
-    main()
+    with one_line_errors():
+        main()

@@ -9,6 +9,8 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.device import get_device
 
+from mmqnet.failures import naming
+
 _WRAPPERS = ('OptimWrapper', 'AmpOptimWrapper', 'BFloat16OptimWrapper')
 _OF_AMP = ('loss_scale', 'dtype', 'use_fsdp')  # arguments of AmpOptimWrapper alone
 # What MMPretrain's own tools fill in; its configs leave it out.
@@ -26,6 +28,7 @@ def load_config(args: argparse.Namespace, loaders: tuple[str, ...]) -> Config:
 
     Raises:
         FileNotFoundError: If the config file or an annotation file does not exist.
+        ValueError: If the config file cannot be read.
 
     Example:
         >>> import tempfile
@@ -42,7 +45,8 @@ def load_config(args: argparse.Namespace, loaders: tuple[str, ...]) -> Config:
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     if not Path(args.config).is_file():
         raise FileNotFoundError(f'the config file {args.config!r} does not exist')
-    config = Config.fromfile(args.config)
+    with naming(f'the config file {args.config!r} cannot be read'):
+        config = Config.fromfile(args.config)
     config.launcher = args.launcher
     if config.get('default_scope') == 'mmpretrain':
         _complete_mmpretrain(config)
