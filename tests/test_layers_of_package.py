@@ -25,6 +25,7 @@ LEVELS = dict(
     layers=4,
     calibration=5,
     models=6,
+    distillation=7,
     export=7,
     visualization=7,
     engine=8,
