@@ -253,7 +253,7 @@ def draw(float_checkpoint: Path, quantized_checkpoint: Path, exported: Path) -> 
         ('quantized', QUANTIZED_CONFIG, quantized_checkpoint),
         ('ONNX Runtime', QUANTIZED_CONFIG, exported),
     )
-    command = ['python', 'tools/analyze.py', 'detections', '--image-dir', str(DATA_DIR / 'val')]
+    command = ['python', 'tools/analyze.py', 'detections', '--images', str(DATA_DIR / 'val')]
     for model in models:
         command += ['--model', *map(str, model)]
     run(title, MINUTES['pictures'], [*command, '--out', str(picture)])

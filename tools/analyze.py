@@ -1,4 +1,4 @@
-"""Pictures of a quantized model and of its training, and what a config quantizes."""
+"""Pictures of a quantized model and of its training, and pages about it."""
 
 import argparse
 import sys
@@ -11,12 +11,15 @@ from mmengine.logging import MMLogger
 from torch import nn
 
 import mmqnet  # noqa: F401 -- repairs upstream faults before anything else is imported
+from mmqnet import atomic
 from mmqnet import visualization as vis
 from mmqnet.calibration import calibrate, run_model
 from mmqnet.command_line import check_checkpoint, load_config, positive_integer
 from mmqnet.models import build_model, check_calibrated, load_weights
+from mmqnet.visualization.report import check_page_path, make_report
 
 Parser = argparse.ArgumentParser
+PICTURES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp')
 
 
 def parse_args(args: list[str] | None = None) -> argparse.Namespace:
@@ -39,7 +42,12 @@ def parse_args(args: list[str] | None = None) -> argparse.Namespace:
     gap.add_argument('log', help='scalars.json of a run, or its work dir')
     gap.add_argument('--metric', help='default: the first one in the log')
     add_detections(add('detections', 'Detections of several models beside each other', out))
-    add('report', 'Print what a config quantizes, layer by layer', config)
+    report = add('report', 'One HTML page about a checkpoint', *of_model)
+    report.add_argument(
+        '--log',
+        help="log of the training, or its work dir, for the gap (default: the checkpoint's)",
+    )
+    add('layers', 'Print what a config quantizes, layer by layer', config)
     return parser.parse_args(args)
 
 
@@ -68,7 +76,9 @@ def shared_arguments() -> tuple[Parser, ...]:
         metavar='N',
         help='draw activations, collected on N validation images',
     )
-    out.add_argument('--out', required=True, help='picture to write: .png, .svg, .pdf, ..')
+    out.add_argument(
+        '--out', required=True, help='file to write: .png, .svg, .pdf, .. or .html for a report'
+    )
     return config, checkpoint, layer, data, out
 
 
@@ -82,23 +92,25 @@ def add_detections(parser: Parser) -> None:
         help='a detector, float or quantized, or an exported file (.onnx) in ONNX Runtime, for '
         'one row; may be given several times',
     )
-    parser.add_argument('--image-dir', type=Path, required=True, help='folder of images')
+    parser.add_argument(
+        '--images', type=Path, nargs='+', required=True, metavar='PATH', help='pictures, or folders'
+    )
     parser.add_argument(
         '--num-images',
         type=positive_integer,
-        default=6,
+        default=4,
         metavar='N',
-        help='the first N (default 6)',
+        help='the first N (default 4)',
     )
     parser.add_argument(
-        '--score-thr', type=float, default=0.4, help='lowest score of a drawn box (default 0.4)'
+        '--score-thr', type=float, default=0.5, help='lowest score of a drawn box (default 0.5)'
     )
 
 
 def load_model(args: argparse.Namespace, config: Config) -> nn.Module:
     """Return the model with its weights, calibrated."""
     model = build_model(config)
-    if args.command != 'overview':  # report a wrong name before the long work
+    if 'layer' in args:  # report a wrong name before the long work
         vis.check_layer(model, args.layer, 'input' if args.data else 'weight')
     load_weights(model, args.checkpoint)
     if args.calibrate:
@@ -139,18 +151,38 @@ def detect(config: str, checkpoint: str, images: list[np.ndarray]) -> tuple[list
     return inference_detector(model, images), model.dataset_meta['classes']
 
 
-def draw_detections(args: argparse.Namespace) -> vis.Figure:
-    """Detect the objects of some images with each model, and draw them.
+def find_pictures(paths: list[Path]) -> list[Path]:
+    """Return the pictures themselves and those in folders.
 
     Raises:
-        FileNotFoundError: If a config, a checkpoint or the images do not exist.
+        FileNotFoundError: If a path does not exist, or there is no picture.
+    """
+    found = []
+    for path in paths:
+        if not path.exists():
+            raise FileNotFoundError(f'the picture or folder {str(path)!r} does not exist')
+        inside = sorted(path.iterdir()) if path.is_dir() else [path]
+        found += [item for item in inside if item.suffix.lower() in PICTURES or item == path]
+    if not found:
+        names = ', '.join(map(repr, map(str, paths)))
+        raise FileNotFoundError(f'no pictures ({", ".join(PICTURES)}) in {names}')
+    return found
+
+
+def draw_detections(args: argparse.Namespace) -> vis.Figure:
+    """Detect the objects of some pictures with each model, and draw them.
+
+    Raises:
+        FileNotFoundError: If a config, a checkpoint or the pictures do not exist.
+        ValueError: If a file is no picture.
     """
     for _, _, checkpoint in args.model:
         check_checkpoint(checkpoint)
-    paths = sorted(path for path in args.image_dir.iterdir() if path.suffix in ('.jpg', '.png'))
-    if not paths:
-        raise FileNotFoundError(f'no images (.jpg, .png) in {str(args.image_dir)!r}')
-    images = [mmcv.imread(path) for path in paths[: args.num_images]]  # BGR
+    paths = find_pictures(args.images)[: args.num_images]
+    images = [mmcv.imread(path) for path in paths]  # BGR
+    for path, image in zip(paths, images, strict=True):
+        if image is None:
+            raise ValueError(f'{str(path)!r} cannot be read as a picture')
     predictions, classes = {}, ()
     for title, config, checkpoint in args.model:
         predictions[title], classes = detect(config, checkpoint, images)
@@ -158,19 +190,32 @@ def draw_detections(args: argparse.Namespace) -> vis.Figure:
     return vis.draw_side_by_side(rgb, predictions, classes, args.score_thr)
 
 
+def write_report(args: argparse.Namespace) -> None:
+    """Write the page about a checkpoint."""
+    config = load_config(args, ('val_dataloader',) if args.data else ())
+    model = load_model(args, config)
+    batches = vis.load_images(config, 'val_dataloader', args.data or 0)
+    page = make_report(model, config, args.checkpoint, batches, args.log)
+    atomic.write_text(args.out, page)
+
+
 def run(args: argparse.Namespace) -> None:
-    if args.command == 'report':
+    if args.command == 'layers':
         print(build_model(load_config(args, ())).quantization_report.table())
         return
-    vis.check_picture_path(args.out)
-    if args.command == 'gap':
-        figure = vis.draw_gap(vis.read_gap(args.log, args.metric))
-    elif args.command == 'detections':
-        figure = draw_detections(args)
+    if args.command == 'report':
+        check_page_path(args.out)
+        write_report(args)
     else:
-        figure = draw_model(args)
-    vis.save_figure(figure, args.out)
+        vis.check_picture_path(args.out)
+        vis.save_figure(draw(args), args.out)
     print(f'written to {args.out}')
+
+
+def draw(args: argparse.Namespace) -> vis.Figure:
+    if args.command == 'gap':
+        return vis.draw_gap(vis.read_gap(args.log, args.metric))
+    return draw_detections(args) if args.command == 'detections' else draw_model(args)
 
 
 def main(args: list[str] | None = None) -> None:
