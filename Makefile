@@ -1,4 +1,4 @@
-# make setup | test | lint | demo | clean      STACK=openmmlab for the original OpenMMLab packages
+# make setup | test | lint | docs | demo | clean      STACK=openmmlab for the original OpenMMLab packages
 STACK ?= onedl
 TORCH ?= 2.13.0
 TORCHVISION ?= 0.28.0
@@ -12,7 +12,7 @@ PYTHON ?= $(if $(wildcard $(VENV)/bin/python),$(VENV)/bin/python,python3)
 PY := $(VENV)/bin/python
 MAKEFLAGS += --no-print-directory
 
-.PHONY: setup test lint format demo clean
+.PHONY: setup test lint format docs demo clean
 .DEFAULT_GOAL := setup
 
 setup:
@@ -32,6 +32,9 @@ lint: setup
 format: setup
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
+
+docs: setup
+	@$(PY) scripts/build_docs.py $(ARGS)
 
 demo: setup
 	@$(PY) demo/run_demo.py $(ARGS)

@@ -14,7 +14,10 @@ from matplotlib.textpath import TextPath
 from mmqnet.visualization.style import INK
 
 # Light colours for black text, distinct for colour-blind readers.
-_COLORS = ('#E69F00', '#56B4E9', '#2BC49A', '#F0E442', '#FF8C52', '#E6A6CC', '#8FB8FF', '#D8D8D8')
+_COLORS = (
+    *('#E69F00', '#56B4E9', '#2BC49A', '#F0E442', '#FF8C52'),
+    *('#E6A6CC', '#8FB8FF', '#D8D8D8', '#B5E853', '#C9A0FF'),
+)
 _COLUMN, _GAP, _MARGIN = 4.2, 0.06, 0.4  # inches
 _TEXT_SIZE = 10.0  # points
 _POINTS = 72  # an inch
