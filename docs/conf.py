@@ -4,6 +4,8 @@ import os
 import sys
 from pathlib import Path
 
+from sphinx.util.nodes import make_refnode
+
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
@@ -54,3 +56,22 @@ html_extra_path = ['_extra']
 html_copy_source = False
 html_show_sourcelink = False
 os.environ.setdefault('OMP_NUM_THREADS', '1')
+
+
+def link_by_last_name(app, env, node, contnode):
+    """Link ``:class:`PhaseHook``` from any module: docstrings name things as readers know them."""
+    if node.get('refdomain') != 'py':
+        return None
+    objects = env.domains['py'].objects
+    target = node['reftarget'].lstrip('~')
+    found = [name for name in objects if name.endswith(f'.{target}')]
+    if not found:
+        return None
+    place = objects[min(found, key=len)]
+    builder, document = app.builder, node.get('refdoc')
+    return make_refnode(builder, document, place.docname, place.node_id, contnode)
+
+
+def setup(app):
+    """Register what this file adds to Sphinx."""
+    app.connect('missing-reference', link_by_last_name)
