@@ -12,7 +12,7 @@ from mmqnet.models.report import LayerReport, QuantizationReport
 from mmqnet.visualization.report.facts import QuantizerFacts
 from mmqnet.visualization.report.style import SCRIPT, STYLE
 
-_HEADINGS = ('function', '&alpha;', '&beta;', 'below', 'above', 'levels used', 'RMS error')
+_HEADINGS = ('&alpha;', '&beta;', 'below', 'above', 'levels used', 'RMS error')
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def _summary(report: Report) -> str:
 
 
 def _layers_table(report: Report) -> str:
-    headings = ['layer', 'class', 'weights', 'KiB', 'weight levels', 'bits', 'input levels']
+    headings = ['layer', 'function', 'class', 'weights', 'KiB', 'levels', 'bits', 'input levels']
     measured = ['sensitivity'] if report.sensitivity else []
     rows = [_layer_row(layer, report) for layer in report.layers.layers]
     return _table([*headings, *measured, *_HEADINGS], rows)
@@ -122,6 +122,7 @@ def _layer_row(layer: LayerReport, report: Report) -> list[str]:
         measured = ['' if loss is None else f'{loss:.3f}']
     return [
         _name(layer.name),
+        facts.picture if facts else '',
         html.escape(layer.kind),
         f'{layer.num_weights:,}',
         f'{layer.weight_bytes / 1024:,.1f}',
@@ -140,10 +141,10 @@ def _activations(facts: Mapping[str, QuantizerFacts]) -> str:
             'whose activations stay in float have none.</p>'
         )
     rows = [
-        [_name(name), html.escape(one.levels), str(one.bits), *_cells(one)]
+        [_name(name), one.picture, html.escape(one.levels), str(one.bits), *_cells(one)]
         for name, one in facts.items()
     ]
-    return _table(['quantizer', 'levels', 'bits', *_HEADINGS], rows)
+    return _table(['quantizer', 'function', 'levels', 'bits', *_HEADINGS], rows)
 
 
 def _name(name: str) -> str:
@@ -153,7 +154,6 @@ def _name(name: str) -> str:
 
 def _cells(facts: QuantizerFacts) -> list[str]:
     return [
-        facts.picture,
         _scale(facts.alpha),
         _scale(facts.beta),
         _percent(facts.below),
