@@ -19,7 +19,6 @@ from mmqnet.models import build_model, check_calibrated, load_weights
 from mmqnet.visualization.report import check_page_path, make_report
 
 Parser = argparse.ArgumentParser
-PICTURES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp')
 
 
 def parse_args(args: list[str] | None = None) -> argparse.Namespace:
@@ -151,24 +150,6 @@ def detect(config: str, checkpoint: str, images: list[np.ndarray]) -> tuple[list
     return inference_detector(model, images), model.dataset_meta['classes']
 
 
-def find_pictures(paths: list[Path]) -> list[Path]:
-    """Return the pictures themselves and those in folders.
-
-    Raises:
-        FileNotFoundError: If a path does not exist, or there is no picture.
-    """
-    found = []
-    for path in paths:
-        if not path.exists():
-            raise FileNotFoundError(f'the picture or folder {str(path)!r} does not exist')
-        inside = sorted(path.iterdir()) if path.is_dir() else [path]
-        found += [item for item in inside if item.suffix.lower() in PICTURES or item == path]
-    if not found:
-        names = ', '.join(map(repr, map(str, paths)))
-        raise FileNotFoundError(f'no pictures ({", ".join(PICTURES)}) in {names}')
-    return found
-
-
 def draw_detections(args: argparse.Namespace) -> vis.Figure:
     """Detect the objects of some pictures with each model, and draw them.
 
@@ -178,11 +159,7 @@ def draw_detections(args: argparse.Namespace) -> vis.Figure:
     """
     for _, _, checkpoint in args.model:
         check_checkpoint(checkpoint)
-    paths = find_pictures(args.images)[: args.num_images]
-    images = [mmcv.imread(path) for path in paths]  # BGR
-    for path, image in zip(paths, images, strict=True):
-        if image is None:
-            raise ValueError(f'{str(path)!r} cannot be read as a picture')
+    images = vis.read_pictures(args.images, args.num_images)
     predictions, classes = {}, ()
     for title, config, checkpoint in args.model:
         predictions[title], classes = detect(config, checkpoint, images)
