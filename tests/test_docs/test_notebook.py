@@ -30,6 +30,7 @@ def committed() -> nbformat.NotebookNode:
     return nbformat.read(NOTEBOOK, as_version=4)
 
 
+@pytest.mark.slow
 def test_it_runs_from_a_data_set_to_onnx(committed, root, tmp_path):
     notebook = nbformat.from_dict(committed)
     (settings,) = [c for c in notebook.cells if 'parameters' in c.metadata.get('tags', ())]

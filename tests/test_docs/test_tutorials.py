@@ -74,6 +74,7 @@ def follow(page: Path, project, options: tuple[str, ...], hooks: tuple[str, ...]
     return output
 
 
+@pytest.mark.slow
 def test_own_coco_set(root, project):
     splits = {split: (f'{split}.json', split, 2) for split in ('train', 'val')}
     write_coco(project[0] / 'my_data', splits, ('cat', 'dog'))
@@ -81,6 +82,7 @@ def test_own_coco_set(root, project):
     assert 'Epoch(test) [2/2]' in output
 
 
+@pytest.mark.slow
 def test_own_folder_of_pictures(root, project):
     write_class_folders(project[0] / 'my_pictures', ('cat', 'dog'), 2)
     page = root / 'docs' / 'tutorials' / 'own_folder_of_pictures.md'
