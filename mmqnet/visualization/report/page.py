@@ -43,7 +43,6 @@ class Report:
         weights: From layer names to the facts about their weights.
         activations: Facts about quantizers of activations; empty without data.
         pictures: What comes behind the tables.
-        sensitivity: From layer names to the loss of the metric when they alone are quantized.
     """
 
     title: str
@@ -52,7 +51,6 @@ class Report:
     weights: Mapping[str, QuantizerFacts]
     activations: Mapping[str, QuantizerFacts] = field(default_factory=dict)
     pictures: Sequence[Picture] = ()
-    sensitivity: Mapping[str, float] = field(default_factory=dict)
 
 
 def report_page(report: Report) -> str:
@@ -109,17 +107,11 @@ def _summary(report: Report) -> str:
 
 def _layers_table(report: Report) -> str:
     headings = ['layer', 'function', 'class', 'weights', 'KiB', 'levels', 'bits', 'input levels']
-    measured = ['sensitivity'] if report.sensitivity else []
-    rows = [_layer_row(layer, report) for layer in report.layers.layers]
-    return _table([*headings, *measured, *_HEADINGS], rows)
+    rows = [_layer_row(layer, report.weights.get(layer.name)) for layer in report.layers.layers]
+    return _table([*headings, *_HEADINGS], rows)
 
 
-def _layer_row(layer: LayerReport, report: Report) -> list[str]:
-    facts = report.weights.get(layer.name)
-    measured: list[str] = []
-    if report.sensitivity:
-        loss = report.sensitivity.get(layer.name)
-        measured = ['' if loss is None else f'{loss:.3f}']
+def _layer_row(layer: LayerReport, facts: QuantizerFacts | None) -> list[str]:
     return [
         _name(layer.name),
         facts.picture if facts else '',
@@ -129,7 +121,6 @@ def _layer_row(layer: LayerReport, report: Report) -> list[str]:
         html.escape(f'float: {layer.reason}' if layer.reason else layer.weight),
         str(layer.weight_bits),
         html.escape(layer.activation),
-        *measured,
         *(_cells(facts) if facts else [''] * len(_HEADINGS)),
     ]
 
