@@ -1,20 +1,27 @@
 """Export a trained model, float or quantized, for another runtime."""
 
+from __future__ import annotations
+
 import argparse
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from mmengine.config import Config
-from torch import nn
+try:
+    import mmqnet  # noqa: F401 -- repairs upstream faults before anything else is imported
+except ModuleNotFoundError as error:
+    import wrong_python  # beside this file
 
-import mmqnet  # noqa: F401 -- repairs upstream faults before anything else is imported
-from mmqnet.atomic import write_text
-from mmqnet.command_line import add_arguments, check_checkpoint, load_config, positive_integer
-from mmqnet.export.export_module import ExportModule
-from mmqnet.export.input_format import default_shape
-from mmqnet.export.packages import require
-from mmqnet.models import build_model, check_calibrated, load_weights, read_checkpoint
+    wrong_python.stop(error)
+from mmqnet.command_line import add_arguments, choose_threads, positive_integer, safe_loading
+from mmqnet.failures import one_line_errors
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
+    from torch import nn
+
+    from mmqnet.export.export_module import ExportModule
 
 
 def parse_args(args: list[str] | None = None) -> argparse.Namespace:
@@ -57,11 +64,15 @@ def parse_args(args: list[str] | None = None) -> argparse.Namespace:
         'pictures of the test data',
     )
     add_arguments(parser)
-    return parser.parse_args(args)
+    parsed = parser.parse_args(args)
+    check_options(parser, parsed)
+    return parsed
 
 
 def load_model(config: Config, path: str) -> nn.Module:
     """Build the model of a config and load its checkpoint."""
+    from mmqnet.models import build_model, check_calibrated, load_weights
+
     model = build_model(config, allow_float=True)
     load_weights(model, path)
     check_calibrated(model, path)
@@ -70,6 +81,8 @@ def load_model(config: Config, path: str) -> nn.Module:
 
 def wrap(model: nn.Module, config: Config, args: argparse.Namespace) -> ExportModule:
     """Return the model from pixels to results."""
+    from mmqnet.export.input_format import default_shape
+
     if config.get('default_scope') == 'mmpretrain':
         from mmqnet.export.classification import export_module
     else:
@@ -82,6 +95,8 @@ def wrap(model: nn.Module, config: Config, args: argparse.Namespace) -> ExportMo
 
 def write_onnx(config: Config, args: argparse.Namespace) -> None:
     """Write an ONNX file, count its integer layers, and compare it with the model."""
+    from mmqnet.export.packages import require
+
     require('onnx', 'onnxscript', 'onnxruntime')
     from mmqnet.export.onnx import count_integer_layers, export_onnx
     from mmqnet.export.summary import ExportSummary
@@ -134,6 +149,7 @@ class Progress:
 def write_checkpoint(config: Config, args: argparse.Namespace) -> None:
     """Write a checkpoint whose weights take as many bits as their levels."""
     from mmqnet.export.packed import write_packed
+    from mmqnet.models import read_checkpoint
 
     say = Progress(2)
     say('Loading the model')
@@ -146,6 +162,9 @@ def write_checkpoint(config: Config, args: argparse.Namespace) -> None:
 
 def write_qonnx(config: Config, args: argparse.Namespace) -> None:
     """Write backbone, neck and head in integers, for FPGAs."""
+    from mmqnet.export.input_format import default_shape
+    from mmqnet.export.packages import require
+
     require('qonnx', extra='qonnx')
     from mmqnet.export import qonnx
 
@@ -160,6 +179,8 @@ def write_qonnx(config: Config, args: argparse.Namespace) -> None:
 
 def finish(table: str, report: str, out: str) -> None:
     """Print the closing table, and write it beside the file as json."""
+    from mmqnet.atomic import write_text
+
     write_text(Path(out).with_suffix('.json'), report)
     print(table)
 
@@ -175,22 +196,26 @@ OPTIONS = dict(
 )
 
 
-def check_options(args: argparse.Namespace) -> None:
+def check_options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     """Refuse options that the format cannot honour."""
     for name in sorted(OPTIONS['onnx'] - OPTIONS[args.format]):
         default = dict(thresholds='exact', float_layers='small').get(name)
         if getattr(args, name) not in (default, None, False):
             option = f'--{name.replace("_", "-")}'
-            raise ValueError(f'{option} has no effect with --format {args.format}: leave it out')
+            parser.error(f'{option} has no effect with --format {args.format}: leave it out')
 
 
 def main(args: list[str] | None = None) -> None:
     parsed = parse_args(args)
-    check_options(parsed)
+    choose_threads(parsed.launcher)
+    from mmqnet.command_line import check_checkpoint, load_config
+
     config = load_config(parsed, ('test_dataloader',) if parsed.verify else ())
     check_checkpoint(parsed.checkpoint)
-    WRITERS[parsed.format](config, parsed)
+    with safe_loading(parsed.trust_checkpoint):
+        WRITERS[parsed.format](config, parsed)
 
 
 if __name__ == '__main__':
-    main()
+    with one_line_errors():
+        main()

@@ -3,9 +3,8 @@
 from mmengine.config import Config, ConfigDict
 
 from mmqnet.checks import check_choice
-from mmqnet.export.runtime.sessions import SESSIONS
+from mmqnet.export.backends import BACKENDS
 
-BACKENDS = tuple(SESSIONS)
 # What else a config adds watches or changes the layers of a model, and a file has none.
 _HOOKS = {
     'runtime_info',

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from mmqnet.checks import check_choice, check_positive_integer
+from mmqnet.export.backends import BACKENDS
 from mmqnet.export.metadata import FileMetadata
 from mmqnet.export.packages import require
 
@@ -124,7 +125,7 @@ class OpenVINOSession(Session):
         return {output.get_any_name(): found[output] for output in self.compiled.outputs}
 
 
-SESSIONS = dict(onnxruntime=OnnxRuntimeSession, openvino=OpenVINOSession)
+SESSIONS = dict(zip(BACKENDS, (OnnxRuntimeSession, OpenVINOSession), strict=True))
 
 
 def open_session(path: str, backend: str = 'onnxruntime', threads: int | None = None) -> Session:
@@ -140,7 +141,7 @@ def open_session(path: str, backend: str = 'onnxruntime', threads: int | None = 
         ImportError: If the runtime is not installed.
         ValueError: If it is no file of mmqnet's, or the runtime cannot execute it.
     """
-    check_choice(backend, tuple(SESSIONS), 'backend')
+    check_choice(backend, BACKENDS, 'backend')
     if threads is not None:
         check_positive_integer(threads, 'threads')
     if not Path(path).is_file():
