@@ -1,4 +1,4 @@
-# make setup | test | lint | demo | clean      STACK=openmmlab for the original OpenMMLab packages
+# make setup | test | lint | docs | demo | clean      STACK=openmmlab for the original OpenMMLab packages
 # make setup-litert | test-litert              LiteRT and ExecuTorch, in an environment of their own
 STACK ?= onedl
 TORCH ?= 2.13.0
@@ -14,7 +14,7 @@ PY := $(VENV)/bin/python
 EXTRAS ?=
 MAKEFLAGS += --no-print-directory
 
-.PHONY: setup test lint format demo clean setup-litert test-litert
+.PHONY: setup test lint format docs demo clean setup-litert test-litert
 .DEFAULT_GOAL := setup
 
 setup:
@@ -34,6 +34,9 @@ lint: setup
 format: setup
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
+
+docs: setup
+	@$(PY) scripts/build_docs.py $(ARGS)
 
 demo: setup
 	@$(PY) demo/run_demo.py $(ARGS)
