@@ -107,12 +107,14 @@ def _weights_to_quantize(model: nn.Module) -> dict[str, dict[str, QuantizedLayer
 @torch.no_grad()
 def _weight_sample(name: str, quantizer: Quantizer, layers: Mapping[str, QuantizedLayer]) -> Sample:
     weights = [_finite_weight(*item) for item in layers.items()]
+    axis = next(iter(layers.values())).channel_axis
     if len(weights) > 1:  # that share a function
         collector = SampleCollector(name)
         for weight in weights:
             collector(weight)
         return collector.sample(weights[0].device)._replace(signed=True)
-    rows = weights[0].flatten(1) if quantizer.scale_shape else weights[0].reshape(1, -1)
+    by_channel = bool(quantizer.scale_shape)
+    rows = weights[0].movedim(axis, 0).flatten(1) if by_channel else weights[0].reshape(1, -1)
     return Sample(rows, rows.abs().amax(1), signed=True)
 
 
@@ -132,23 +134,15 @@ def _input_sample(name: str, quantizer: Quantizer, collector: SampleCollector) -
         )
     sample = collector.sample(quantizer.levels.device)
     if sample.signed and quantizer.config.is_shared:
-        _log_signed(name, quantizer)
+        _check_signed(name, quantizer)
     return sample
 
 
-def _log_signed(name: str, quantizer: Quantizer) -> None:
-    """Log that inputs which share a function count as one, which a single one makes signed."""
-    config = quantizer.config
-    if not config.level_sets(signed=True):
+def _check_signed(name: str, quantizer: Quantizer) -> None:
+    if not quantizer.config.level_sets(signed=True):
         raise ValueError(
             f'some of the inputs that share `{name}` are signed, and `signed_levels=None` would '
             'leave all in float: name the layers with signed inputs in `quantization.exclude`'
-        )
-    if config.levels not in config.level_sets(signed=True):
-        print_log(
-            f'some of the inputs that share `{name}` are signed: all get signed levels',
-            logger='current',
-            level=logging.WARNING,
         )
 
 
@@ -161,6 +155,12 @@ def _initialize(name: str, quantizer: Quantizer, sample: Sample) -> None:
             level=logging.WARNING,
         )
     quantizer.initialize(sample)
+    if quantizer.config.is_shared and quantizer.levels[0] < quantizer.config.levels[0]:
+        print_log(
+            f'some of the inputs that share `{name}` are signed: all get signed levels',
+            logger='current',
+            level=logging.WARNING,
+        )
 
 
 @contextmanager

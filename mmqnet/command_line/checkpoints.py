@@ -1,7 +1,6 @@
 """Checkpoints to start or resume from."""
 
 import logging
-import pickle
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -46,7 +45,7 @@ def load_float(model: nn.Module, config: str, checkpoint: str) -> None:
     """
     if not quantizers_of(model):
         raise ValueError(
-            f"the model of {config!r} is a float one: `model.type` should be "
+            f'the model of {config!r} is a float one: `model.type` should be '
             "'mmqnet.QuantizedModel'"
         )
     load_weights(model, checkpoint)
@@ -143,7 +142,7 @@ def _resumable(folder: Path) -> Iterator[Path]:
         if is_complete(path):
             try:
                 checkpoint = CheckpointLoader.load_checkpoint(str(path), map_location='cpu')
-            except (OSError, EOFError, RuntimeError, pickle.UnpicklingError):
+            except (OSError, ValueError):
                 continue
             if {'meta', 'message_hub', 'optimizer'} <= checkpoint.keys():
                 yield path

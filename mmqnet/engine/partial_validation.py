@@ -34,6 +34,11 @@ class PartialValidation:
         self._loader = _build_loader(runner, num_samples)
         self._build_evaluator()  # errors occur now
 
+    @property
+    def num_samples(self) -> int:
+        """How many samples there are."""
+        return len(self._loader.dataset)  # type: ignore[arg-type]
+
     @torch.no_grad()
     def __call__(self, model: nn.Module) -> dict[str, Any]:
         """Return the metrics of a model, which is set to evaluation."""
@@ -43,7 +48,7 @@ class PartialValidation:
         for batch in self._loader:
             outputs = model.val_step(batch)  # type: ignore[operator]
             evaluator.process(data_samples=outputs, data_batch=batch)
-        return dict(evaluator.evaluate(len(self._loader.dataset)))  # type: ignore[arg-type]
+        return dict(evaluator.evaluate(self.num_samples))
 
     def _build_evaluator(self) -> Evaluator:
         """Build the validation's evaluator for a part of the images.

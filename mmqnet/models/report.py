@@ -137,7 +137,8 @@ def render(table: Table) -> str:
     """Return a table as text."""
     out = io.StringIO()
     # as wide as the longest names need: rich cuts what does not fit
-    Console(file=out, width=1000, color_system=None).print(table)
+    # in a notebook rich would show the table instead of writing it
+    Console(file=out, width=1000, color_system=None, force_jupyter=False).print(table)
     return out.getvalue()
 
 

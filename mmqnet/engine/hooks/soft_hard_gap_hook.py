@@ -11,6 +11,8 @@ from mmqnet.engine.unwrap import unwrap
 from mmqnet.quantizers import soft_evaluation
 from mmqnet.registry import HOOKS
 
+_WIDE = 0.1  # as a share of the metric
+
 
 @HOOKS.register_module()
 class SoftHardGapHook(Hook):
@@ -42,6 +44,7 @@ class SoftHardGapHook(Hook):
         self._interval = interval
         self._num_samples = num_samples
         self._validation: PartialValidation | None = None
+        self._last: dict[str, float] = {}
 
     def before_train(self, runner: Runner) -> None:
         """Build the data loader and the evaluator, so that errors occur now, not after an epoch.
@@ -58,7 +61,11 @@ class SoftHardGapHook(Hook):
             return
         model = unwrap(runner.model)
         validate = self._get_validation(runner)
+        # evaluators print tables of their own
+        about = f'on the first {validate.num_samples} images'
+        runner.logger.info(f'Soft/hard gap: the hard functions {about}')
         hard = validate(model)
+        runner.logger.info(f'Soft/hard gap: the soft functions {about}')
         with soft_evaluation(model):
             soft = validate(model)
         scalars = {}
@@ -69,6 +76,21 @@ class SoftHardGapHook(Hook):
                 scalars[f'gap/{name}'] = soft[name] - value
         runner.visualizer.add_scalars(scalars, step=_step(runner))
         runner.logger.info('  '.join(f'{name}: {value:.4f}' for name, value in scalars.items()))
+        self._last = scalars
+
+    def after_train(self, runner: Runner) -> None:
+        """Say so if the last gap was wide: then the training ends far from the staircase."""
+        prefix = 'gap/hard/'
+        for name, hard in self._last.items():
+            metric = name.removeprefix(prefix)
+            soft = self._last.get(f'gap/soft/{metric}', hard)
+            if name.startswith(prefix) and abs(soft - hard) > _WIDE * max(abs(soft), abs(hard)):
+                runner.logger.warning(
+                    f'The training ends far from the staircase: {metric} is {hard:.4g} with hard '
+                    f'functions, with which the model is used, and {soft:.4g} with soft ones: '
+                    'train longer, or let the temperature end higher'
+                )
+                return
 
     def _get_validation(self, runner: Runner) -> PartialValidation:
         if self._validation is None:
