@@ -44,6 +44,7 @@ class ExecuTorch(Target):
                 except Exception as error:  # its passes raise plain ones
                     if one_by_one:
                         raise conversion_error(self.name, error) from error
+        _check_loads(content)
         return Converted(content, _operators(edge.exported_program().graph_module))
 
     def load(self, content: bytes) -> Run:
@@ -54,6 +55,18 @@ class ExecuTorch(Target):
             return [torch.from_numpy(y) for y in program.run([x.numpy() for x in inputs])]
 
         return run
+
+
+def _check_loads(content: bytes) -> None:
+    """Check that the runtime takes what the converter has made of the network."""
+    try:
+        ExecuTorchProgram(content)
+    except RuntimeError as error:
+        raise ValueError(
+            f'XNNPACK refuses the network ({error}): the scales of the operands of a sum should be '
+            'within 2^-10 and 2^8 of that of its result, which they are not where a branch is '
+            'always 0, as in a model that was not trained'
+        ) from error
 
 
 def _operators(module: GraphModule) -> dict[str, dict[str, int]]:
@@ -71,7 +84,7 @@ def _operators(module: GraphModule) -> dict[str, dict[str, int]]:
 
 def _counts(node: Node) -> bool:
     is_call = node.op == 'call_function' and node.target is not operator.getitem
-    skipped = ('quantize_per', 'memory.alloc', 'call_delegate')
+    skipped = ('quantize_per', 'call_delegate', 'function alloc')
     return is_call and not any(name in str(node.target) for name in skipped)
 
 
