@@ -126,6 +126,7 @@ def expose_projections(attention: nn.Module) -> None:
     """
     attention.__class__ = QuantMultiheadAttention
     out_proj: Any = attention._modules.pop('out_proj')
+    out_proj.__class__ = nn.Linear  # its subclass there differs by its name only
     for index, name in enumerate('qkv'):
         attention.add_module(f'{name}_proj', AttentionProjection(attention, index))
     attention.add_module('out_proj', out_proj)  # behind them, as it runs
