@@ -7,17 +7,12 @@ works whether mmqnet comes first or, as with the stock tools of MMDetection, is 
 """
 
 import functools
-import importlib.util
-import inspect
-import sys
-from collections.abc import Callable, Sequence
-from importlib.abc import Loader, MetaPathFinder
-from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from mmqnet import safe_checkpoints
+from mmqnet.import_hooks import on_import
 
 __all__ = [
     'apply_all',
@@ -28,57 +23,6 @@ __all__ = [
     'repair_torchvision',
 ]
 
-Repair = Callable[[ModuleType], None]
-
-
-class _RepairFinder(MetaPathFinder):
-    """Run a repair just before or just after one module's code, when it is first imported."""
-
-    def __init__(self, module: str, repair: Repair, before: bool) -> None:
-        self.module = module
-        self.repair = repair
-        self.before = before
-        self._busy = False
-
-    def find_spec(
-        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
-        """Find the module as usual, and let its loader call the repair."""
-        if fullname != self.module or self._busy:
-            return None
-        self._busy = True
-        try:
-            spec = importlib.util.find_spec(fullname)
-        finally:
-            self._busy = False
-        if spec is not None and spec.loader is not None:
-            self._wrap(spec.loader)
-        return spec
-
-    def _wrap(self, loader: Loader) -> None:
-        execute = loader.exec_module
-
-        def execute_and_repair(module: ModuleType) -> None:
-            if self.before:
-                self.repair(module)
-            execute(module)
-            if not self.before:
-                self.repair(module)
-
-        # On the instance: every import makes a loader of its own, so nothing else is touched.
-        loader.exec_module = execute_and_repair  # type: ignore[method-assign]
-
-
-def _on_import(module: str, repair: Repair, before: bool = False) -> None:
-    """Apply ``repair`` to ``module``, now or when it is imported."""
-    if module in sys.modules:
-        if not before:
-            repair(sys.modules[module])
-        return
-    known = (f for f in sys.meta_path if isinstance(f, _RepairFinder))
-    if not any(f.module == module and f.repair is repair for f in known):
-        sys.meta_path.insert(0, _RepairFinder(module, repair, before))
-
 
 def repair_ssd_head() -> None:
     """Let MMDetection 3.2 and later, and the OneDL fork, evaluate an SSD.
@@ -86,7 +30,7 @@ def repair_ssd_head() -> None:
     ``BaseDenseHead._predict_by_feat_single`` reads ``self.loss_cls``, which SSDHead never sets: its
     ``__init__`` skips the one of AnchorHead. See open-mmlab/mmdetection issues 11063, 11305, 11780.
     """
-    _on_import('mmdet.models.dense_heads.ssd_head', _set_missing_loss_cls)
+    on_import('mmdet.models.dense_heads.ssd_head', _set_missing_loss_cls)
 
 
 def _set_missing_loss_cls(module: ModuleType) -> None:
@@ -115,10 +59,12 @@ def repair_default_hooks() -> None:
     ``visualization`` and ours. The runner builds its model first, so a config with a type of mmqnet
     is repaired in the stock tools too.
     """
-    _on_import('mmengine.runner.runner', _drop_hooks_that_are_none)
+    on_import('mmengine.runner.runner', _drop_hooks_that_are_none)
 
 
 def _drop_hooks_that_are_none(module: ModuleType) -> None:
+    import inspect  # takes 10 ms, and mmqnet is imported when Python starts
+
     original = module.Runner.register_default_hooks
     if 'assert hook is not None' not in inspect.getsource(original):
         return  # without the fault, or repaired
@@ -138,7 +84,7 @@ def repair_empty_datasets() -> None:
     usually since the annotation file has other class names than the config. See
     open-mmlab/mmdetection issues 9610 and 10916.
     """
-    _on_import('mmengine.dataset.base_dataset', _name_empty_datasets)
+    on_import('mmengine.dataset.base_dataset', _name_empty_datasets)
 
 
 def _name_empty_datasets(module: ModuleType) -> None:
@@ -169,7 +115,7 @@ def repair_checkpoint_loading() -> None:
     pytorch/pytorch pull request 123775), without the check after a warning. Neither names the file
     that it cannot read. See :mod:`mmqnet.safe_checkpoints`.
     """
-    _on_import('mmengine.runner.checkpoint', safe_checkpoints.repair)
+    on_import('mmengine.runner.checkpoint', safe_checkpoints.repair)
 
 
 def repair_torchvision() -> None:
@@ -179,7 +125,7 @@ def repair_torchvision() -> None:
     Its operators cannot be loaded, and its import fails with ``operator torchvision::nms does not
     exist``, although MMPretrain needs its transforms only. See pytorch/vision issues 9077, 9085.
     """
-    _on_import('torchvision', _define_missing_operators, before=True)
+    on_import('torchvision', _define_missing_operators, before=True)
 
 
 _libraries: list = []  # torch forgets the operators of a Library that is garbage collected

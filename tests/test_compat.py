@@ -8,6 +8,7 @@ from mmengine.registry import DATASETS, DefaultScope
 from mmengine.runner import Runner
 
 from mmqnet import compat
+from mmqnet.import_hooks import on_import
 
 # Executed here, where mmqnet comes before mmdet, and in a new Python, where it comes after.
 SSD = """
@@ -104,12 +105,12 @@ def test_repair_runs_once_around_the_import(before, tmp_path, monkeypatch):
     def repair(module):
         seen.append(getattr(module, 'value', None))
 
-    compat._on_import(name, repair, before)
-    compat._on_import(name, repair, before)
+    on_import(name, repair, before)
+    on_import(name, repair, before)
     assert seen == []
     __import__(name)
     assert seen == [None if before else 1]
-    compat._on_import(name, repair, before)  # it is too late to come before, and time to come after
+    on_import(name, repair, before)  # it is too late to come before, and time to come after
     assert seen == ([None] if before else [1, 1])
     sys.modules.pop(name)
 
@@ -189,7 +190,7 @@ def test_none_takes_our_hooks_out_with_the_stock_tools(run_python, root, tmp_pat
         config = Config.fromfile({str(root / 'configs/resnet/resnet18_w1-a2_in1k.py')!r})
         config.work_dir = {str(tmp_path)!r}
         config.merge_from_dict(dict(default_hooks=dict(gap=None, phases=None, visualization=None)))
-        assert 'mmqnet' not in sys.modules
+        assert 'mmqnet.engine' not in sys.modules
         print(*(type(hook).__name__ for hook in Runner.from_cfg(config).hooks))
     """
     hooks = run_python(code).splitlines()[-1].split()

@@ -2,17 +2,13 @@
 
 import argparse
 
-import mmqnet  # noqa: F401 -- repairs upstream faults before anything else is imported
-from mmqnet.command_line import (
-    add_arguments,
-    build_runner,
-    check_checkpoint,
-    load_config,
-    resume,
-    safe_loading,
-    train,
-    use_mixed_precision,
-)
+try:
+    import mmqnet  # noqa: F401 -- repairs upstream faults before anything else is imported
+except ModuleNotFoundError as error:
+    import wrong_python  # beside this file
+
+    wrong_python.stop(error)
+from mmqnet.command_line import add_arguments, choose_threads, safe_loading
 from mmqnet.failures import one_line_errors
 
 
@@ -35,6 +31,18 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
+    threads = choose_threads(args.launcher)
+    from mmqnet.command_line import (
+        build_runner,
+        check_checkpoint,
+        check_hooks,
+        load_config,
+        log_hints,
+        resume,
+        train,
+        use_mixed_precision,
+    )
+
     config = load_config(args, ('train_dataloader', 'val_dataloader'))
     if args.amp:
         use_mixed_precision(config)
@@ -47,7 +55,10 @@ def main() -> None:
             resume(config, args.resume)
         if config.get('load_from'):
             check_checkpoint(config.load_from)
-        train(build_runner(config))
+        check_hooks(config)
+        runner = build_runner(config)
+        log_hints(runner, threads)
+        train(runner)
 
 
 if __name__ == '__main__':

@@ -17,8 +17,9 @@ from mmqnet.models.packed_weights import (
     unpack,
 )
 from mmqnet.models.quantization_config import QuantizationConfig
-from mmqnet.models.quantized_model import QuantizedModel
-from mmqnet.models.report import LayerReport, QuantizationReport, SumReport
+from mmqnet.models.quantized_model import QuantizedModel, check_model_keys
+from mmqnet.models.report import LayerReport, QuantizationReport, SumReport, render
+from mmqnet.models.staircase_distance import staircase_distance
 
 __all__ = [
     'ENTRY',
@@ -32,6 +33,7 @@ __all__ = [
     'check_calibrated',
     'check_end',
     'check_file',
+    'check_model_keys',
     'check_state',
     'convert',
     'expand_layer',
@@ -39,6 +41,8 @@ __all__ = [
     'load_weights',
     'packed_entry',
     'read_checkpoint',
+    'render',
+    'staircase_distance',
     'unpack',
     'warn_of_differences',
 ]

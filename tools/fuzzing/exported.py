@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
-from fuzzing.mutations import damage_file
 from mmengine.config import Config
 
+from fuzzing.mutations import damage_file
 from mmqnet.calibration import calibrate, run_model
 from mmqnet.export.classification import export_module
 from mmqnet.export.onnx import export_onnx

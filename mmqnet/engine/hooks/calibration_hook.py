@@ -12,7 +12,7 @@ from mmqnet.checks import check_bool, check_positive_integer, check_seed
 from mmqnet.engine.hooks.phase_hook import PhaseHook
 from mmqnet.engine.loading import check_checkpoint, check_file, warn_of_random_weights
 from mmqnet.engine.modes import set_modes
-from mmqnet.engine.optimizers import exempt_scales_from_decay
+from mmqnet.engine.optimizers import exempt_scales_from_decay, keep_rate_ratios
 from mmqnet.engine.unwrap import unwrap, with_averages
 from mmqnet.quantizers import Mode, Quantizer, quantizers_of
 from mmqnet.registry import HOOKS
@@ -58,12 +58,15 @@ class CalibrationHook(Hook):
         self._waiting: list[Quantizer] = []
 
     def before_run(self, runner: Runner) -> None:
-        """Check the checkpoint's file, and take the weight decay off the scales.
+        """Check the checkpoint's file, and complete the settings of the optimizer.
+
+        Scales lose their weight decay, and rates keep their ratios under OneCycleLR.
 
         Raises:
             ValueError: If the file is no complete checkpoint.
         """
         check_file(runner)
+        keep_rate_ratios(runner.optim_wrapper, runner.param_schedulers)  # before groups are split
         exempt_scales_from_decay(runner.optim_wrapper, runner.param_schedulers, runner.model)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
