@@ -246,6 +246,13 @@ class TestDistiller:
         with pytest.raises(ValueError, match=message):
             Distiller(fcos, fcos, DistillationConfig(**settings))
 
+    def test_quantizer_is_no_feature(self, fcos):
+        name = 'neck.lateral_convs.0.conv.weight_quantizer'
+        student = build(quantized(FCOS))
+        assert student.get_submodule(name) is not None
+        with pytest.raises(ValueError, match=r"Did you mean 'neck\.lateral_convs\.0\.conv'"):
+            Distiller(student, fcos, DistillationConfig([name]))
+
     def test_model_without_features(self):
         with pytest.raises(ValueError, match='Conv2d has no `extract_feat`'):
             Distiller(torch.nn.Conv2d(1, 1, 1), torch.nn.Identity(), DistillationConfig())
