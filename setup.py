@@ -1,9 +1,12 @@
 """Install mmqnet.
 
-Beyond the usual, it does two things:
+Beyond the usual, it does three things:
 
 - `configs/`, `tools/` and `model-index.yml` are put under `mmqnet/.mim`, copied into wheels and
   linked in editable installs, where `mim` and `mmengine`'s `_base_ = 'mmqnet::...'` read them.
+- `mmqnet_startup.pth` makes Python import mmqnet when it starts, a small package without torch.
+  Then MMDetection's and MMPretrain's own tools find `mmqnet::` configs too, and torchvision can be
+  imported beside a build of torch that it does not fit.
 - The C++ kernel `mmqnet.ops._C` is compiled if torch and a compiler are there. If not, installation
   continues after printing the reason, and the plain PyTorch kernel is used.
 """
@@ -21,7 +24,10 @@ from setuptools.command.develop import develop
 ROOT = Path(__file__).resolve().parent
 PACKAGE = 'mmqnet'
 MIM_SOURCES = ('configs', 'tools', 'model-index.yml')
-EXTRAS = ('onedl', 'openmmlab', 'demo', 'export', 'qonnx', 'dev')
+EXTRAS = ('onedl', 'openmmlab', 'demo', 'export', 'qonnx', 'litert', 'executorch', 'dev')
+STARTUP = 'mmqnet_startup.pth'
+# One line, as site.py executes lines. A checkout that has been moved away is no reason to complain.
+STARTUP_CODE = """import sys; exec('try:\\n import mmqnet\\nexcept ImportError:\\n pass')\n"""
 KERNEL = f'{PACKAGE}.ops._C'
 # No -march: the kernel picks its instructions at run time, so a wheel runs on every machine.
 # No -ffast-math: what is equal to a threshold has to stay on its side of it.
@@ -128,8 +134,11 @@ class BuildPackage(build_py):
         super().run()
         if getattr(self, 'editable_mode', False):
             link_mim_files()
+            packed = self.get_finalized_command('install').install_lib  # the editable wheel
+            Path(packed, STARTUP).write_text(STARTUP_CODE)
         else:
             copy_mim_files(Path(self.build_lib) / PACKAGE)
+            Path(self.build_lib, STARTUP).write_text(STARTUP_CODE)
 
 
 class DevelopPackage(develop):
@@ -144,7 +153,7 @@ setup(
     description='Quantization Networks for MMEngine, MMDetection and MMPretrain',
     long_description=read_readme(),
     long_description_content_type='text/markdown',
-    author='mmqnet developers',
+    author='The mmqnet authors',
     license='Apache License 2.0',
     keywords='quantization, object detection, image classification, low-bit networks',
     classifiers=[

@@ -4,7 +4,6 @@ Every message names the key, what would be right and the value: TypeError for wr
 ValueError for wrong values.
 """
 
-import difflib
 import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -25,8 +24,28 @@ def did_you_mean(name: object, known: Iterable[str], count: int = 1) -> str:
         >>> did_you_mean('start', ['slope', 'cap'])
         ''
     """
-    near = difflib.get_close_matches(str(name), list(known), n=count)
+    near = near_misses(name, known, count)
     return f' Did you mean {_alternatives(near)}?' if near else ''
+
+
+def near_misses(
+    name: object, known: Iterable[str], count: int = 1, cutoff: float = 0.6
+) -> list[str]:
+    """Return the known names that are nearly the given one, the nearest first.
+
+    Args:
+        name: What was given.
+        known: The names that exist.
+        count: How many of them at most. Default 1.
+        cutoff: Similarity from which on names are near, 0..1. Default 0.6, as difflib has it.
+
+    Example:
+        >>> near_misses('slop', ['slope', 'cap'])
+        ['slope']
+    """
+    import difflib  # only for a message: mmqnet is imported when Python starts
+
+    return difflib.get_close_matches(str(name), list(known), n=count, cutoff=cutoff)
 
 
 def check_keys(config: Any, known: Sequence[str], key: str) -> None:

@@ -7,15 +7,12 @@ works whether mmqnet comes first or, as with the stock tools of MMDetection, is 
 """
 
 import functools
-import importlib.util
-import inspect
-import sys
-from collections.abc import Callable, Sequence
-from importlib.abc import Loader, MetaPathFinder
-from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+from mmqnet import safe_checkpoints
+from mmqnet.import_hooks import on_import
 
 __all__ = [
     'apply_all',
@@ -26,57 +23,6 @@ __all__ = [
     'repair_torchvision',
 ]
 
-Repair = Callable[[ModuleType], None]
-
-
-class _RepairFinder(MetaPathFinder):
-    """Run a repair just before or just after one module's code, when it is first imported."""
-
-    def __init__(self, module: str, repair: Repair, before: bool) -> None:
-        self.module = module
-        self.repair = repair
-        self.before = before
-        self._busy = False
-
-    def find_spec(
-        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
-        """Find the module as usual, and let its loader call the repair."""
-        if fullname != self.module or self._busy:
-            return None
-        self._busy = True
-        try:
-            spec = importlib.util.find_spec(fullname)
-        finally:
-            self._busy = False
-        if spec is not None and spec.loader is not None:
-            self._wrap(spec.loader)
-        return spec
-
-    def _wrap(self, loader: Loader) -> None:
-        execute = loader.exec_module
-
-        def execute_and_repair(module: ModuleType) -> None:
-            if self.before:
-                self.repair(module)
-            execute(module)
-            if not self.before:
-                self.repair(module)
-
-        # On the instance: every import makes a loader of its own, so nothing else is touched.
-        loader.exec_module = execute_and_repair  # type: ignore[method-assign]
-
-
-def _on_import(module: str, repair: Repair, before: bool = False) -> None:
-    """Apply ``repair`` to ``module``, now or when it is imported."""
-    if module in sys.modules:
-        if not before:
-            repair(sys.modules[module])
-        return
-    known = (f for f in sys.meta_path if isinstance(f, _RepairFinder))
-    if not any(f.module == module and f.repair is repair for f in known):
-        sys.meta_path.insert(0, _RepairFinder(module, repair, before))
-
 
 def repair_ssd_head() -> None:
     """Let MMDetection 3.2 and later, and the OneDL fork, evaluate an SSD.
@@ -84,7 +30,7 @@ def repair_ssd_head() -> None:
     ``BaseDenseHead._predict_by_feat_single`` reads ``self.loss_cls``, which SSDHead never sets: its
     ``__init__`` skips the one of AnchorHead. See open-mmlab/mmdetection issues 11063, 11305, 11780.
     """
-    _on_import('mmdet.models.dense_heads.ssd_head', _set_missing_loss_cls)
+    on_import('mmdet.models.dense_heads.ssd_head', _set_missing_loss_cls)
 
 
 def _set_missing_loss_cls(module: ModuleType) -> None:
@@ -113,10 +59,12 @@ def repair_default_hooks() -> None:
     ``visualization`` and ours. The runner builds its model first, so a config with a type of mmqnet
     is repaired in the stock tools too.
     """
-    _on_import('mmengine.runner.runner', _drop_hooks_that_are_none)
+    on_import('mmengine.runner.runner', _drop_hooks_that_are_none)
 
 
 def _drop_hooks_that_are_none(module: ModuleType) -> None:
+    import inspect  # takes 10 ms, and mmqnet is imported when Python starts
+
     original = module.Runner.register_default_hooks
     if 'assert hook is not None' not in inspect.getsource(original):
         return  # without the fault, or repaired
@@ -136,7 +84,7 @@ def repair_empty_datasets() -> None:
     usually since the annotation file has other class names than the config. See
     open-mmlab/mmdetection issues 9610 and 10916.
     """
-    _on_import('mmengine.dataset.base_dataset', _name_empty_datasets)
+    on_import('mmengine.dataset.base_dataset', _name_empty_datasets)
 
 
 def _name_empty_datasets(module: ModuleType) -> None:
@@ -159,61 +107,15 @@ def _name_empty_datasets(module: ModuleType) -> None:
 
 
 def repair_checkpoint_loading() -> None:
-    """Let MMEngine up to 0.10.7 load its own checkpoints with torch 2.6 and later.
+    """Let MMEngine load its own checkpoints with torch's check on, and no others.
 
-    ``torch.load`` now refuses classes it does not know, and MMEngine saves a HistoryBuffer of NumPy
-    arrays for every logged scalar, and the annealing function of OneCycleLR and its like. See
-    open-mmlab/mmengine issue 1655 and pull request 1650. The check stays on: exactly what such a
-    checkpoint holds is allowed.
+    ``torch.load`` of torch 2.6 and later refuses classes that it does not know, and MMEngine saves
+    some. Up to 0.10.7 it cannot load them: see open-mmlab/mmengine issue 1655 and pull request
+    1650. OneDL's loads whatever is refused, such as the state of OneCycleLR (as torch's own,
+    pytorch/pytorch pull request 123775), without the check after a warning. Neither names the file
+    that it cannot read. See :mod:`mmqnet.safe_checkpoints`.
     """
-    _on_import('mmengine.runner.checkpoint', _allow_checkpoint_classes)
-
-
-def _allow_checkpoint_classes(module: ModuleType) -> None:
-    import torch
-
-    # An MMEngine with the argument `weights_only`, as OneDL's, needs no repair.
-    if 'weights_only' in inspect.getsource(module):
-        return
-    if hasattr(torch.serialization, 'add_safe_globals'):  # torch >= 2.4
-        torch.serialization.add_safe_globals(_checkpoint_classes())
-
-
-def _checkpoint_classes() -> list:
-    import numpy as np
-    from mmengine.logging import HistoryBuffer
-    from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
-
-    rebuild = np.array(0.0).__reduce__()[0]
-    scalar = np.float64(0).__reduce__()[0]
-    numbers = [np.dtype(kind) for kind in ('f8', 'f4', 'i8', 'i4', 'u8', 'u4', 'u1', '?')]
-    allowed: list = [HistoryBuffer, OneCycleParamScheduler, np.ndarray, np.dtype]
-    allowed += {type(number) for number in numbers}
-    # The names of NumPy 1 and of NumPy 2: a checkpoint may come from a machine with the other.
-    for package in ('numpy.core', 'numpy._core'):
-        allowed.append((rebuild, f'{package}.multiarray._reconstruct'))
-        allowed.append((scalar, f'{package}.multiarray.scalar'))
-    # Functions of a class are saved as `getattr(HistoryBuffer, 'min')`. The real getattr in a
-    # hostile file would reach anything.
-    allowed.append((_saved_function, 'builtins.getattr'))
-    return allowed
-
-
-def _saved_function(owner: Any, name: str) -> Any:
-    """Stand in for ``getattr`` while a checkpoint is read.
-
-    It gives the public methods of HistoryBuffer and the annealing functions of OneCycleLR only.
-    """
-    from mmengine.logging import HistoryBuffer
-    from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
-
-    allowed = (owner is HistoryBuffer and not name.startswith('_')) or (
-        owner is OneCycleParamScheduler and name.startswith('_annealing_')
-    )
-    method = getattr(owner, name, None) if allowed else None
-    if not inspect.isfunction(method):
-        raise TypeError(f'a checkpoint should not ask for {name!r} of {owner!r}')
-    return method
+    on_import('mmengine.runner.checkpoint', safe_checkpoints.repair)
 
 
 def repair_torchvision() -> None:
@@ -223,7 +125,7 @@ def repair_torchvision() -> None:
     Its operators cannot be loaded, and its import fails with ``operator torchvision::nms does not
     exist``, although MMPretrain needs its transforms only. See pytorch/vision issues 9077, 9085.
     """
-    _on_import('torchvision', _define_missing_operators, before=True)
+    on_import('torchvision', _define_missing_operators, before=True)
 
 
 _libraries: list = []  # torch forgets the operators of a Library that is garbage collected

@@ -31,6 +31,7 @@ BUILD_TOOLS = ('setuptools>=77,<81', 'wheel', 'ninja', 'psutil', 'packaging')
 # flags drops Python's own -O, so it is named.
 COMPILE_FLAGS = '-O2 -g0'
 GIB_PER_COMPILER = 2
+COMPILER = ROOT / 'scripts' / 'compiler.py'
 
 CHECK = """
 import mmqnet.compat
@@ -42,14 +43,6 @@ for name, version in (('mmqnet', __version__), ('torch', torch.__version__),
                       ('mmdet', mmdet.__version__), ('mmpretrain', mmpretrain.__version__)):
     print('      %-10s %s' % (name, version))
 """
-
-# Executed at each start of Python in the environment, before any program: MMEngine imports
-# torchvision before it reads a model's config. Only where torchvision does not fit torch.
-TORCHVISION_STARTUP = (
-    'import importlib.util as u; '
-    "s = u.spec_from_file_location('_mmqnet_compat', {path!r}); "
-    'm = u.module_from_spec(s); s.loader.exec_module(m); m.repair_torchvision()\n'
-)
 
 
 class SetupError(Exception):
@@ -107,6 +100,29 @@ def compile_jobs() -> int:
     except (ValueError, OSError, AttributeError):
         memory = 8.0
     return max(1, min(cores or 1, int(memory / GIB_PER_COMPILER)))
+
+
+def fast_compiler(folder: Path) -> dict[str, str]:
+    """Return the variables that make the compiler read torch's headers once: `compiler.py`."""
+    compiler = os.environ.get('CXX', 'c++')
+    if 'ccache' in compiler:  # which does better without
+        return {}
+    program = folder / 'compiler'
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{COMPILER}" "$@"\n')
+    program.chmod(0o755)
+    return dict(CXX=str(program), MMQNET_CXX=compiler, MMQNET_HEADERS=str(folder / 'headers'))
+
+
+def keep(wheel: Path, folder: Path) -> None:
+    """Copy a wheel into a folder, whole or not at all; a full or closed disk is no failure."""
+    part = folder / f'{wheel.name}.{os.getpid()}.part'
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(wheel, part)
+        part.replace(folder / wheel.name)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        print(f'      the wheel is not kept for other environments: {error}', flush=True)
 
 
 def digest(*paths: Path) -> str:
@@ -220,7 +236,8 @@ class Environment:
         self.python = str(self.venv / 'bin' / 'python')
         folder = ROOT / 'requirements'
         self.stack_file = folder / f'{args.stack}.txt'
-        self.files = [folder / f'{name}.txt' for name in ('runtime', 'demo', 'export', 'dev')]
+        names = ('runtime', 'demo', 'export', 'dev', *args.extras)
+        self.files = [folder / f'{name}.txt' for name in names]
 
     def pip(self, *arguments: str, **variables: str) -> None:
         """Run ``pip install`` with the versions of the stack as constraints."""
@@ -248,25 +265,53 @@ class Environment:
         self.steps.call(self.python, '-m', 'pip', 'install', '--upgrade', 'pip>=24,<26.2')
 
     def install_mmcv(self) -> None:
-        """Install MMCV; where no wheel of it is cached, compile its operators."""
+        """Install MMCV; where no wheel of it has been kept, compile its operators."""
         requirement = re.search(
             rf'^{MMCV[self.stack]}==\S+', self.stack_file.read_text(), re.MULTILINE
         ).group()
-        variables = dict(
+        name, _, version = requirement.replace('-', '_').partition('==')
+        pattern = f'{name}-{version}-cp{"{}{}".format(*sys.version_info[:2])}-*.whl'
+        kept = self.kept_wheels()
+        for wheel in kept.glob(pattern):
+            if self.installs_mmcv(wheel):
+                return
+            wheel.unlink(missing_ok=True)
+        # In the environment: its disk has room for compiled headers, which /tmp may not have.
+        with tempfile.TemporaryDirectory(dir=self.venv) as folder:
+            for options in ((), ('--no-cache-dir',)):  # pip's cache may be of another torch
+                wheel = self.make_mmcv(Path(folder), requirement, options)
+                if self.installs_mmcv(wheel):
+                    keep(wheel, kept)
+                    return
+                wheel.unlink()
+        raise SetupError(f'mmcv.ops of {requirement} cannot be imported, see {self.steps.log}')
+
+    def kept_wheels(self) -> Path:
+        """Return the folder of MMCV's wheels for this torch, of all environments of the user."""
+        code = 'import torch; print(torch.__version__)'
+        command = [self.python, '-c', code]
+        result = subprocess.run(command, capture_output=True, text=True, cwd=self.venv, check=True)
+        cache = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache')
+        return cache / 'mmqnet' / 'wheels' / f'torch-{result.stdout.strip()}'
+
+    def make_mmcv(self, folder: Path, requirement: str, options: tuple[str, ...]) -> Path:
+        """Compile MMCV's wheel into a folder, unless pip has it, and return its path."""
+        self.steps.call(
+            *(self.python, '-m', 'pip', 'wheel', '-v', '--no-deps', '--no-build-isolation'),
+            *('-w', str(folder), *options, requirement),
             CFLAGS=COMPILE_FLAGS,
             CXXFLAGS=COMPILE_FLAGS,
             MMCV_WITH_OPS='1',
             MAX_JOBS=str(compile_jobs()),
+            **fast_compiler(folder),
         )
-        self.pip('--no-build-isolation', requirement, **variables)
-        if not self.can('import mmcv.ops'):
-            # pip's cache may hold a wheel compiled for another torch, or without operators.
-            fresh = ('--no-cache-dir', '--force-reinstall', '--no-deps', '--no-build-isolation')
-            self.pip(*fresh, requirement, **variables)
-            if not self.can('import mmcv.ops'):
-                raise SetupError(
-                    f'mmcv.ops of {requirement} cannot be imported, see {self.steps.log}'
-                )
+        return next(folder.glob('*.whl'))
+
+    def installs_mmcv(self, wheel: Path) -> bool:
+        """Install a wheel, and return whether its operators fit torch."""
+        self.pip('--force-reinstall', '--no-deps', str(wheel))
+        self.pip(str(wheel))  # what it requires
+        return self.can('import mmcv.ops')
 
     def install_packages(self) -> None:
         """Install the stack, torchvision and what tests, demo and export need."""
@@ -280,7 +325,7 @@ class Environment:
         self.pip('--no-deps', '--force-reinstall', headless.group())
 
     def install_mmqnet(self) -> None:
-        """Install this checkout, and make torchvision importable if it is not."""
+        """Install this checkout."""
         self.pip('--no-build-isolation', '--no-deps', '-e', str(ROOT))
         log = self.steps.log.read_text(errors='replace')
         if not self.can('import torch, mmqnet.ops._C'):
@@ -288,11 +333,9 @@ class Environment:
             print(
                 '      ' + (lines[-1] if lines else 'the plain PyTorch kernel is used'), flush=True
             )
-        startup = next(self.venv.glob('lib/python*/site-packages')) / 'mmqnet_torchvision.pth'
-        startup.unlink(missing_ok=True)
-        if not self.can('import torchvision'):
-            path = str(ROOT / 'mmqnet' / 'compat.py')
-            startup.write_text(TORCHVISION_STARTUP.format(path=path))
+        # of versions before 0.2, whose place the package's own start-up file takes
+        for startup in self.venv.glob('lib/python*/site-packages/mmqnet_torchvision.pth'):
+            startup.unlink()
 
     def check(self) -> None:
         """Import everything and print the versions."""
@@ -334,7 +377,7 @@ class Environment:
         run(
             'mmcv',
             f'{MMCV[self.stack]} with its operators compiled, {compile_jobs()} at a time',
-            "10 min on 2 cores; 30 s if pip's cache has it",
+            '3 min on 2 cores; 30 s if a wheel of it has been kept',
             stack_key,
             self.install_mmcv,
         )
@@ -356,6 +399,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--venv', default=str(ROOT / '.venv'), help='folder of the environment')
     parser.add_argument('--torch', default='2.13.0', help='version of torch')
     parser.add_argument('--torchvision', default='0.28.0', help='its version for that torch')
+    parser.add_argument(
+        '--extras', nargs='*', default=(), help='extras of mmqnet beside demo, export and dev'
+    )
     return parser.parse_args()
 
 

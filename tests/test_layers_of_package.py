@@ -14,26 +14,37 @@ LEVELS = dict(
     version=0,
     atomic=0,
     checks=0,
-    compat=0,
+    failures=0,
+    safe_checkpoints=0,
+    import_hooks=0,
+    compat=1,
+    config_paths=1,
     registry=0,
-    ops=1,
-    quantizers=2,
-    layers=3,
-    calibration=4,
-    models=5,
-    export=6,
-    visualization=6,
-    engine=7,
-    command_line=8,
-    __init__=1,
+    ops=2,
+    quantizers=3,
+    layers=4,
+    calibration=5,
+    models=6,
+    distillation=7,
+    sensitivity=7,
+    export=7,
+    visualization=8,
+    engine=8,
+    command_line=9,
+    __init__=2,
 )
 READERS = {'export', 'visualization'}  # nothing else imports them
+REPAIRS = {'compat', 'safe_checkpoints'}
 # What may be imported beside the standard library and mmqnet itself; the rest is free.
 THIRD_PARTIES = dict(
     version=set(),
     atomic=set(),
     checks=set(),
+    failures=set(),
+    safe_checkpoints=set(),
+    import_hooks=set(),
     compat=set(),
+    config_paths=set(),
     registry={'mmengine'},
     ops={'torch', 'triton'},
 )
@@ -89,8 +100,8 @@ def foreign_imports(path: Path, source: str) -> list[str]:
     part = part_of(path)
     if part not in THIRD_PARTIES:
         return []
-    # compat.py looks into the stack when a repair is applied, not when it is imported.
-    names = imported_names(path, source, lazy=part != 'compat')
+    # Repairs look into the stack when they are applied, not when they are imported.
+    names = imported_names(path, source, lazy=part not in REPAIRS)
     allowed = THIRD_PARTIES[part] | set(sys.stdlib_module_names) | {'mmqnet'}
     return [
         f'{path}: imports {name}' for name in sorted(names) if name.split('.')[0] not in allowed

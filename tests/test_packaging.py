@@ -98,12 +98,15 @@ def test_wheel_holds_the_kernels_sources(wheel):
 
 def test_wheel_leaves_the_rest_out(wheel):
     tops = {name.split('/')[0] for name in wheel.namelist()}
-    assert {top for top in tops if not top.endswith('.dist-info')} == {'mmqnet'}
+    assert {top for top in tops if not top.endswith('.dist-info')} == {
+        'mmqnet',
+        'mmqnet_startup.pth',
+    }
 
 
 def test_metadata(metadata):
     assert metadata['Version'] == mmqnet.__version__
-    assert metadata['Author'] == 'mmqnet developers'
+    assert metadata['Author'] == 'The mmqnet authors'
     extras = set(metadata.get_all('Provides-Extra'))
     assert extras == {'onedl', 'openmmlab', 'demo', 'export', 'qonnx', 'dev'}
 

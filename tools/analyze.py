@@ -1,20 +1,32 @@
-"""Pictures of a quantized model and of its training, and what a config quantizes."""
+"""Pictures of a quantized model and of its training, and pages about it."""
+
+from __future__ import annotations
 
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import mmcv
-import numpy as np
-from mmengine.config import Config, DictAction
-from mmengine.logging import MMLogger
-from torch import nn
+try:
+    import mmqnet  # noqa: F401 -- repairs upstream faults before anything else is imported
+except ModuleNotFoundError as error:
+    import wrong_python  # beside this file
 
-import mmqnet  # noqa: F401 -- repairs upstream faults before anything else is imported
-from mmqnet import visualization as vis
-from mmqnet.calibration import calibrate, run_model
-from mmqnet.command_line import check_checkpoint, load_config, positive_integer
-from mmqnet.models import build_model, check_calibrated, load_weights
+    wrong_python.stop(error)
+from mmqnet.command_line import (
+    add_settings,
+    add_trust,
+    choose_threads,
+    positive_integer,
+    safe_loading,
+)
+
+if TYPE_CHECKING:
+    import numpy as np
+    from mmengine.config import Config
+    from torch import nn
+
+    from mmqnet import visualization as vis
 
 Parser = argparse.ArgumentParser
 
@@ -39,7 +51,12 @@ def parse_args(args: list[str] | None = None) -> argparse.Namespace:
     gap.add_argument('log', help='scalars.json of a run, or its work dir')
     gap.add_argument('--metric', help='default: the first one in the log')
     add_detections(add('detections', 'Detections of several models beside each other', out))
-    add('report', 'Print what a config quantizes, layer by layer', config)
+    report = add('report', 'One HTML page about a checkpoint', *of_model)
+    report.add_argument(
+        '--log',
+        help="log of the training, or its work dir, for the gap (default: the checkpoint's)",
+    )
+    add('layers', 'Print what a config quantizes, layer by layer', config)
     return parser.parse_args(args)
 
 
@@ -47,10 +64,9 @@ def shared_arguments() -> tuple[Parser, ...]:
     """Return parsers of what several commands take: config, checkpoint, layer, data and out."""
     config, checkpoint, layer, data, out = (Parser(add_help=False) for _ in range(5))
     config.add_argument('config', help='config file of the quantized model')
-    config.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, help='settings that override the config'
-    )
-    config.set_defaults(launcher='none', local_rank=0, work_dir=None)
+    add_settings(config)
+    config.set_defaults(launcher='none', local_rank=0, work_dir=None, trust_checkpoint=False)
+    add_trust(checkpoint)
     checkpoint.add_argument('checkpoint', help='checkpoint of the quantized model')
     checkpoint.add_argument(
         '--calibrate',
@@ -68,11 +84,14 @@ def shared_arguments() -> tuple[Parser, ...]:
         metavar='N',
         help='draw activations, collected on N validation images',
     )
-    out.add_argument('--out', required=True, help='picture to write: .png, .svg, .pdf, ..')
+    out.add_argument(
+        '--out', required=True, help='file to write: .png, .svg, .pdf, .. or .html for a report'
+    )
     return config, checkpoint, layer, data, out
 
 
 def add_detections(parser: Parser) -> None:
+    add_trust(parser)
     parser.add_argument(
         '--model',
         nargs=3,
@@ -82,25 +101,32 @@ def add_detections(parser: Parser) -> None:
         help='a detector, float or quantized, or an exported file (.onnx) in ONNX Runtime, for '
         'one row; may be given several times',
     )
-    parser.add_argument('--image-dir', type=Path, required=True, help='folder of images')
+    parser.add_argument(
+        '--images', type=Path, nargs='+', required=True, metavar='PATH', help='pictures, or folders'
+    )
     parser.add_argument(
         '--num-images',
         type=positive_integer,
-        default=6,
+        default=4,
         metavar='N',
-        help='the first N (default 6)',
+        help='the first N (default 4)',
     )
     parser.add_argument(
-        '--score-thr', type=float, default=0.4, help='lowest score of a drawn box (default 0.4)'
+        '--score-thr', type=float, default=0.5, help='lowest score of a drawn box (default 0.5)'
     )
 
 
 def load_model(args: argparse.Namespace, config: Config) -> nn.Module:
     """Return the model with its weights, calibrated."""
+    from mmqnet import visualization as vis
+    from mmqnet.calibration import calibrate, run_model
+    from mmqnet.models import build_model, check_calibrated, load_weights
+
     model = build_model(config)
-    if args.command != 'overview':  # report a wrong name before the long work
+    if 'layer' in args:  # report a wrong name before the long work
         vis.check_layer(model, args.layer, 'input' if args.data else 'weight')
-    load_weights(model, args.checkpoint)
+    with safe_loading(args.trust_checkpoint):
+        load_weights(model, args.checkpoint)
     if args.calibrate:
         images = vis.load_images(config, 'train_dataloader', args.calibrate)
         done = calibrate(model, images, lambda batch: run_model(model, batch))
@@ -110,6 +136,10 @@ def load_model(args: argparse.Namespace, config: Config) -> nn.Module:
 
 
 def draw_model(args: argparse.Namespace) -> vis.Figure:
+    from mmqnet import visualization as vis
+    from mmqnet.calibration import run_model
+    from mmqnet.command_line import load_config
+
     config = load_config(args, ('val_dataloader',) if args.data else ())
     model = load_model(args, config)
     images = vis.load_images(config, 'val_dataloader', args.data or 0)
@@ -140,42 +170,77 @@ def detect(config: str, checkpoint: str, images: list[np.ndarray]) -> tuple[list
 
 
 def draw_detections(args: argparse.Namespace) -> vis.Figure:
-    """Detect the objects of some images with each model, and draw them.
+    """Detect the objects of some pictures with each model, and draw them.
 
     Raises:
-        FileNotFoundError: If a config, a checkpoint or the images do not exist.
+        FileNotFoundError: If a config, a checkpoint or the pictures do not exist.
+        ValueError: If a file is no picture.
     """
+    import mmcv
+
+    from mmqnet import visualization as vis
+    from mmqnet.command_line import check_checkpoint
+
     for _, _, checkpoint in args.model:
         check_checkpoint(checkpoint)
-    paths = sorted(path for path in args.image_dir.iterdir() if path.suffix in ('.jpg', '.png'))
-    if not paths:
-        raise FileNotFoundError(f'no images (.jpg, .png) in {str(args.image_dir)!r}')
-    images = [mmcv.imread(path) for path in paths[: args.num_images]]  # BGR
+    images = vis.read_pictures(args.images, args.num_images)
     predictions, classes = {}, ()
     for title, config, checkpoint in args.model:
-        predictions[title], classes = detect(config, checkpoint, images)
+        with safe_loading(args.trust_checkpoint):
+            predictions[title], classes = detect(config, checkpoint, images)
     rgb = [mmcv.bgr2rgb(image) for image in images]
     return vis.draw_side_by_side(rgb, predictions, classes, args.score_thr)
 
 
-def run(args: argparse.Namespace) -> None:
-    if args.command == 'report':
-        print(build_model(load_config(args, ())).quantization_report.table())
-        return
+def write_report(args: argparse.Namespace) -> None:
+    """Write the page about a checkpoint."""
+    from mmqnet import atomic
+    from mmqnet import visualization as vis
+    from mmqnet.command_line import load_config
+    from mmqnet.visualization.report import check_page_path, make_report
+
+    check_page_path(args.out)
+    config = load_config(args, ('val_dataloader',) if args.data else ())
+    model = load_model(args, config)
+    batches = vis.load_images(config, 'val_dataloader', args.data or 0)
+    with safe_loading(args.trust_checkpoint):
+        page = make_report(model, config, args.checkpoint, batches, args.log)
+    atomic.write_text(args.out, page)
+
+
+def print_layers(args: argparse.Namespace) -> None:
+    from mmqnet.command_line import load_config
+    from mmqnet.models import build_model
+
+    print(build_model(load_config(args, ())).quantization_report.table())
+
+
+def write_picture(args: argparse.Namespace) -> None:
+    from mmqnet import visualization as vis
+
     vis.check_picture_path(args.out)
     if args.command == 'gap':
         figure = vis.draw_gap(vis.read_gap(args.log, args.metric))
-    elif args.command == 'detections':
-        figure = draw_detections(args)
     else:
-        figure = draw_model(args)
+        figure = draw_detections(args) if args.command == 'detections' else draw_model(args)
     vis.save_figure(figure, args.out)
+
+
+def run(args: argparse.Namespace) -> None:
+    from mmengine.logging import MMLogger
+
+    MMLogger.get_instance('analyze', log_level='WARNING')  # the report of a model is not news here
+    if args.command == 'layers':
+        print_layers(args)
+        return
+    write = write_report if args.command == 'report' else write_picture
+    write(args)
     print(f'written to {args.out}')
 
 
 def main(args: list[str] | None = None) -> None:
     parsed = parse_args(args)
-    MMLogger.get_instance('analyze', log_level='WARNING')  # the report of a model is not news here
+    choose_threads()
     try:
         run(parsed)
     except (ValueError, OSError) as error:

@@ -1,20 +1,27 @@
 """Export a trained model, float or quantized, for another runtime."""
 
+from __future__ import annotations
+
 import argparse
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from mmengine.config import Config
-from torch import nn
+try:
+    import mmqnet  # noqa: F401 -- repairs upstream faults before anything else is imported
+except ModuleNotFoundError as error:
+    import wrong_python  # beside this file
 
-import mmqnet  # noqa: F401 -- repairs upstream faults before anything else is imported
-from mmqnet.atomic import write_text
-from mmqnet.command_line import add_arguments, check_checkpoint, load_config, positive_integer
-from mmqnet.export.export_module import ExportModule
-from mmqnet.export.input_format import default_shape
-from mmqnet.export.packages import require
-from mmqnet.models import build_model, check_calibrated, load_weights, read_checkpoint
+    wrong_python.stop(error)
+from mmqnet.command_line import add_arguments, choose_threads, positive_integer, safe_loading
+from mmqnet.failures import one_line_errors
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
+    from torch import nn
+
+    from mmqnet.export.export_module import ExportModule
 
 
 def parse_args(args: list[str] | None = None) -> argparse.Namespace:
@@ -64,11 +71,15 @@ def parse_args(args: list[str] | None = None) -> argparse.Namespace:
         'metrics on N pictures of the test data',
     )
     add_arguments(parser)
-    return parser.parse_args(args)
+    parsed = parser.parse_args(args)
+    check_options(parser, parsed)
+    return parsed
 
 
 def load_model(config: Config, path: str) -> nn.Module:
     """Build the model of a config and load its checkpoint."""
+    from mmqnet.models import build_model, check_calibrated, load_weights
+
     model = build_model(config, allow_float=True)
     load_weights(model, path)
     check_calibrated(model, path)
@@ -77,6 +88,8 @@ def load_model(config: Config, path: str) -> nn.Module:
 
 def wrap(model: nn.Module, config: Config, args: argparse.Namespace) -> ExportModule:
     """Return the model from pixels to results."""
+    from mmqnet.export.input_format import default_shape
+
     if config.get('default_scope') == 'mmpretrain':
         from mmqnet.export.classification import export_module
     else:
@@ -89,6 +102,8 @@ def wrap(model: nn.Module, config: Config, args: argparse.Namespace) -> ExportMo
 
 def write_onnx(config: Config, args: argparse.Namespace) -> None:
     """Write an ONNX file, count its integer layers, and compare it with the model."""
+    from mmqnet.export.packages import require
+
     require('onnx', 'onnxscript', 'onnxruntime')
     from mmqnet.export.onnx import count_integer_layers, export_onnx
     from mmqnet.export.summary import ExportSummary
@@ -144,6 +159,7 @@ class Progress:
 def write_checkpoint(config: Config, args: argparse.Namespace) -> None:
     """Write a checkpoint whose weights take as many bits as their levels."""
     from mmqnet.export.packed import write_packed
+    from mmqnet.models import read_checkpoint
 
     say = Progress(2)
     say('Loading the model')
@@ -156,6 +172,9 @@ def write_checkpoint(config: Config, args: argparse.Namespace) -> None:
 
 def write_qonnx(config: Config, args: argparse.Namespace) -> None:
     """Write backbone, neck and head in integers, for FPGAs."""
+    from mmqnet.export.input_format import default_shape
+    from mmqnet.export.packages import require
+
     require('qonnx', extra='qonnx')
     from mmqnet.export import qonnx
 
@@ -168,14 +187,50 @@ def write_qonnx(config: Config, args: argparse.Namespace) -> None:
     finish(report.table(), report.as_json(), args.out)
 
 
+def write_mobile(config: Config, args: argparse.Namespace) -> None:
+    """Write int8 for LiteRT, or for ExecuTorch with XNNPACK, and compare it with the model."""
+    from mmqnet.export.packages import require
+    from mmqnet.export.qdq.export import compared, export_qdq
+
+    if config.get('default_scope') != 'mmpretrain' and not args.raw:
+        raise ValueError(f'--format {args.format} has no NMS: add --raw, and decode boxes outside')
+    if args.format == 'litert':
+        require('litert_torch', 'ai_edge_litert', extra='litert')
+        from mmqnet.export.litert import LiteRT as Format
+    else:
+        require('executorch.exir', 'executorch.runtime', extra='executorch')
+        from mmqnet.export.executorch import ExecuTorch as Format
+    target, say = Format(), Progress(3 if args.verify else 2)
+    say('Loading the model')
+    module = wrap(load_model(config, args.checkpoint), config, args)
+    say('Exporting')
+    names, example = module.output_names, [module.example(1)]
+    report, network = export_qdq(
+        target, module, example, args.out, output_names=names, metadata=module.metadata
+    )
+    if args.verify:
+        from mmqnet.export.pictures import pictures
+
+        say(f'Comparing codes and results on {args.verify} pictures')
+        inputs = list(pictures(config, module.file, args.verify))
+        report = compared(report, target, network, module, names, inputs)
+    finish(report.table(), report.as_json(), args.out)
+
+
 def finish(table: str, report: str, out: str) -> None:
     """Print the closing table, and write it beside the file as json."""
+    from mmqnet.atomic import write_text
+
     write_text(Path(out).with_suffix('.json'), report)
     print(table)
 
 
 WRITERS: dict[str, Callable[[Config, argparse.Namespace], None]] = dict(
-    onnx=write_onnx, checkpoint=write_checkpoint, qonnx=write_qonnx
+    onnx=write_onnx,
+    checkpoint=write_checkpoint,
+    qonnx=write_qonnx,
+    litert=write_mobile,
+    executorch=write_mobile,
 )
 # What each format honours beside the common arguments.
 OPTIONS = dict(
@@ -184,26 +239,32 @@ OPTIONS = dict(
     },
     checkpoint=set(),
     qonnx={'shape'},
+    litert={'shape', 'raw', 'no_preprocess', 'verify'},
+    executorch={'shape', 'raw', 'no_preprocess', 'verify'},
 )
 DEFAULTS = dict(thresholds='exact', float_layers='small', saturation='warn')
 
 
-def check_options(args: argparse.Namespace) -> None:
+def check_options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     """Refuse options that the format cannot honour."""
     for name in sorted(OPTIONS['onnx'] - OPTIONS[args.format]):
         default = DEFAULTS.get(name)
         if getattr(args, name) not in (default, None, False):
             option = f'--{name.replace("_", "-")}'
-            raise ValueError(f'{option} has no effect with --format {args.format}: leave it out')
+            parser.error(f'{option} has no effect with --format {args.format}: leave it out')
 
 
 def main(args: list[str] | None = None) -> None:
     parsed = parse_args(args)
-    check_options(parsed)
+    choose_threads(parsed.launcher)
+    from mmqnet.command_line import check_checkpoint, load_config
+
     config = load_config(parsed, ('test_dataloader',) if parsed.verify else ())
     check_checkpoint(parsed.checkpoint)
-    WRITERS[parsed.format](config, parsed)
+    with safe_loading(parsed.trust_checkpoint):
+        WRITERS[parsed.format](config, parsed)
 
 
 if __name__ == '__main__':
-    main()
+    with one_line_errors():
+        main()

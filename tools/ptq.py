@@ -1,28 +1,23 @@
 """Quantize a trained float model without training: calibrate it, save it and test it."""
 
+from __future__ import annotations
+
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import mmengine
-from mmengine.config import Config
-from mmengine.dist import is_main_process
-from mmengine.runner import Runner, save_checkpoint, weights_to_cpu
-from torch import nn
+try:
+    import mmqnet  # noqa: F401 -- repairs upstream faults before anything else is imported
+except ModuleNotFoundError as error:
+    import wrong_python  # beside this file
 
-import mmqnet  # noqa: F401 -- repairs upstream faults before anything else is imported
-from mmqnet.calibration import calibrate_on_samples, learning_batch_norms, reestimate_on_samples
-from mmqnet.command_line import (
-    add_arguments,
-    build_runner,
-    check_checkpoint,
-    load_config,
-    positive_integer,
-)
-from mmqnet.engine.atomic_backend import ATOMIC
-from mmqnet.engine.unwrap import unwrap
-from mmqnet.models import load_weights
-from mmqnet.quantizers import quantizers_of
+    wrong_python.stop(error)
+from mmqnet.command_line import add_arguments, choose_threads, positive_integer, safe_loading
+from mmqnet.failures import one_line_errors
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
+    from mmengine.runner import Runner
 
 
 def parse_args() -> argparse.Namespace:
@@ -49,7 +44,10 @@ def parse_args() -> argparse.Namespace:
         'N training samples (default 1000)',
     )
     add_arguments(parser)
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.out and not args.out.endswith('.pth'):
+        parser.error(f'--out should end in .pth, but got {args.out!r}')
+    return args
 
 
 def check_config(config: Config, path: str) -> None:
@@ -62,25 +60,14 @@ def check_config(config: Config, path: str) -> None:
             )
 
 
-def load_float(model: nn.Module, args: argparse.Namespace) -> None:
-    """Load the float checkpoint; refuse a float model and a quantized checkpoint."""
-    if not quantizers_of(model):
-        raise ValueError(
-            f'the model of {args.config!r} is a float one: `model.type` should be '
-            "'mmqnet.QuantizedModel'"
-        )
-    if args.reestimate_bn:
-        learning_batch_norms(model)
-    load_weights(model, args.checkpoint)
-    if any(quantizer.is_calibrated for quantizer in quantizers_of(model).values()):
-        raise ValueError(
-            f'{args.checkpoint!r} is of a quantized model, which tools/test.py evaluates: '
-            'calibration starts from the checkpoint of the float model'
-        )
-
-
 def save(runner: Runner, dataset: Any, path: str) -> None:
     """Write the checkpoint, with the names of the classes, atomically."""
+    import mmengine
+    from mmengine.runner import save_checkpoint, weights_to_cpu
+
+    from mmqnet.engine.atomic_backend import ATOMIC
+    from mmqnet.engine.unwrap import unwrap
+
     meta = dict(cfg=runner.cfg.pretty_text, mmengine_version=mmengine.__version__)
     if hasattr(dataset, 'metainfo'):
         meta['dataset_meta'] = dataset.metainfo
@@ -91,15 +78,27 @@ def save(runner: Runner, dataset: Any, path: str) -> None:
 
 def main() -> None:
     args = parse_args()
-    if args.out and not args.out.endswith('.pth'):
-        raise ValueError(f'--out should end in .pth, but got {args.out!r}')
+    choose_threads(args.launcher)
+    from mmengine.dist import is_main_process
+
+    from mmqnet.calibration import (
+        calibrate_on_samples,
+        learning_batch_norms,
+        reestimate_on_samples,
+    )
+    from mmqnet.command_line import build_runner, check_checkpoint, load_config, load_float
+    from mmqnet.engine.unwrap import unwrap
+
     config = load_config(args, ('train_dataloader', 'test_dataloader'))
     check_config(config, args.config)
     check_checkpoint(args.checkpoint)
     config.update(load_from=None, resume=False)
     runner = build_runner(config)
     model = unwrap(runner.model)
-    load_float(model, args)
+    if args.reestimate_bn:
+        learning_batch_norms(model)
+    with safe_loading(args.trust_checkpoint):
+        load_float(model, args.config, args.checkpoint)
     train = runner.build_dataloader(config.train_dataloader, seed=runner.seed)
     done = calibrate_on_samples(model, train, args.num_samples)
     runner.logger.info(f'Calibrated {len(done)} quantizers')
@@ -111,4 +110,5 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    with one_line_errors():
+        main()

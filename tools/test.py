@@ -1,15 +1,23 @@
 """Test a model, float or quantized; the arguments are those of MMDetection's tool."""
 
+from __future__ import annotations
+
 import argparse
 import contextlib
+from typing import TYPE_CHECKING
 
-from mmengine.config import Config, ConfigDict
-from mmengine.evaluator import DumpResults
+try:
+    import mmqnet  # noqa: F401 -- repairs upstream faults before anything else is imported
+except ModuleNotFoundError as error:
+    import wrong_python  # beside this file
 
-import mmqnet  # noqa: F401 -- repairs upstream faults before anything else is imported
-from mmqnet.command_line import add_arguments, build_runner, check_checkpoint, load_config
-from mmqnet.export.runtime import BACKENDS, evaluate_exported
-from mmqnet.quantizers import soft_evaluation
+    wrong_python.stop(error)
+from mmqnet.command_line import add_arguments, choose_threads, safe_loading
+from mmqnet.export.backends import BACKENDS
+from mmqnet.failures import one_line_errors
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
 
 
 def parse_args() -> argparse.Namespace:
@@ -19,7 +27,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--backend',
         choices=BACKENDS,
-        help='run an exported file (.onnx) in a runtime instead of a checkpoint in torch',
+        help='run an exported file (.onnx, .tflite, .pte) in a runtime instead of a checkpoint '
+        'in torch',
     )
     parser.add_argument('--out', help='file (.pkl) for the predictions')
     parser.add_argument('--show', action='store_true', help='show the predictions')
@@ -30,7 +39,14 @@ def parse_args() -> argparse.Namespace:
         '--soft', action='store_true', help='evaluate the soft functions instead of the hard ones'
     )
     add_arguments(parser)
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.out and not args.out.endswith(('.pkl', '.pickle')):
+        parser.error(f'--out should end in .pkl or .pickle, but got {args.out!r}')
+    if args.checkpoint.endswith(('.onnx', '.tflite', '.pte')) and not args.backend:
+        parser.error(f'{args.checkpoint!r} needs --backend {" or ".join(BACKENDS)}')
+    if args.backend and (args.tta or args.soft):
+        parser.error(f'--backend {args.backend} takes neither --tta nor --soft')
+    return args
 
 
 def show_predictions(config: Config, args: argparse.Namespace) -> None:
@@ -50,22 +66,25 @@ def augment_tests(config: Config) -> None:
     for key in ('tta_model', 'tta_pipeline'):
         if key not in config:
             raise ValueError(f'--tta needs `{key}` in the config')
+    from mmengine.config import ConfigDict
+
     config.model = ConfigDict(**config.tta_model, module=config.model)
     config.test_dataloader.dataset.pipeline = config.tta_pipeline
 
 
 def main() -> None:
     args = parse_args()
-    if args.out and not args.out.endswith(('.pkl', '.pickle')):
-        raise ValueError(f'--out should end in .pkl or .pickle, but got {args.out!r}')
+    choose_threads(args.launcher)
+    from mmengine.evaluator import DumpResults
+
+    from mmqnet.command_line import build_runner, check_checkpoint, load_config
+    from mmqnet.export.runtime import evaluate_exported
+    from mmqnet.quantizers import soft_evaluation
+
     config = load_config(args, ('test_dataloader',))
     check_checkpoint(args.checkpoint)
     config.load_from = args.checkpoint
-    if args.checkpoint.endswith('.onnx') and not args.backend:
-        raise ValueError(f'{args.checkpoint!r} needs --backend {" or ".join(BACKENDS)}')
     if args.backend:
-        if args.tta or args.soft:
-            raise ValueError(f'--backend {args.backend} takes neither --tta nor --soft')
         evaluate_exported(config, args.checkpoint, args.backend)
     if args.show or args.show_dir:
         show_predictions(config, args)
@@ -74,9 +93,11 @@ def main() -> None:
     runner = build_runner(config)
     if args.out:
         runner.test_evaluator.metrics.append(DumpResults(out_file_path=args.out))
-    with soft_evaluation(runner.model) if args.soft else contextlib.nullcontext():
+    soft = soft_evaluation(runner.model) if args.soft else contextlib.nullcontext()
+    with safe_loading(args.trust_checkpoint), soft:
         runner.test()
 
 
 if __name__ == '__main__':
-    main()
+    with one_line_errors():
+        main()

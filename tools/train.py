@@ -2,15 +2,14 @@
 
 import argparse
 
-import mmqnet  # noqa: F401 -- repairs upstream faults before anything else is imported
-from mmqnet.command_line import (
-    add_arguments,
-    build_runner,
-    check_checkpoint,
-    load_config,
-    resume,
-    use_mixed_precision,
-)
+try:
+    import mmqnet  # noqa: F401 -- repairs upstream faults before anything else is imported
+except ModuleNotFoundError as error:
+    import wrong_python  # beside this file
+
+    wrong_python.stop(error)
+from mmqnet.command_line import add_arguments, choose_threads, safe_loading
+from mmqnet.failures import one_line_errors
 
 
 def parse_args() -> argparse.Namespace:
@@ -32,6 +31,18 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
+    threads = choose_threads(args.launcher)
+    from mmqnet.command_line import (
+        build_runner,
+        check_checkpoint,
+        check_hooks,
+        load_config,
+        log_hints,
+        resume,
+        train,
+        use_mixed_precision,
+    )
+
     config = load_config(args, ('train_dataloader', 'val_dataloader'))
     if args.amp:
         use_mixed_precision(config)
@@ -39,12 +50,17 @@ def main() -> None:
         if 'base_batch_size' not in config.get('auto_scale_lr', {}):
             raise ValueError('--auto-scale-lr needs `auto_scale_lr.base_batch_size` in the config')
         config.auto_scale_lr.enable = True
-    if args.resume is not None:
-        resume(config, args.resume)
-    if config.get('load_from'):
-        check_checkpoint(config.load_from)
-    build_runner(config).train()
+    with safe_loading(args.trust_checkpoint):
+        if args.resume is not None:
+            resume(config, args.resume)
+        if config.get('load_from'):
+            check_checkpoint(config.load_from)
+        check_hooks(config)
+        runner = build_runner(config)
+        log_hints(runner, threads)
+        train(runner)
 
 
 if __name__ == '__main__':
-    main()
+    with one_line_errors():
+        main()

@@ -6,8 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mmengine.config import Config
+from mmengine.config import Config, DictAction
 from mmengine.device import get_device
+
+from mmqnet.command_line.class_checks import check_classes
+from mmqnet.command_line.model_checks import check_model
+from mmqnet.failures import naming
 
 _WRAPPERS = ('OptimWrapper', 'AmpOptimWrapper', 'BFloat16OptimWrapper')
 _OF_AMP = ('loss_scale', 'dtype', 'use_fsdp')  # arguments of AmpOptimWrapper alone
@@ -26,6 +30,8 @@ def load_config(args: argparse.Namespace, loaders: tuple[str, ...]) -> Config:
 
     Raises:
         FileNotFoundError: If the config file or an annotation file does not exist.
+        ValueError: If the config file cannot be read, the model's keys are wrong, or its classes
+            are not those of the data.
 
     Example:
         >>> import tempfile
@@ -42,18 +48,20 @@ def load_config(args: argparse.Namespace, loaders: tuple[str, ...]) -> Config:
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     if not Path(args.config).is_file():
         raise FileNotFoundError(f'the config file {args.config!r} does not exist')
-    config = Config.fromfile(args.config)
+    with naming(f'the config file {args.config!r} cannot be read'):
+        config = Config.fromfile(args.config)
     config.launcher = args.launcher
     if config.get('default_scope') == 'mmpretrain':
         _complete_mmpretrain(config)
     if args.cfg_options is not None:
-        config.merge_from_dict(args.cfg_options)
+        config.merge_from_dict(_read_settings(args.cfg_options))
     if args.work_dir is not None:
         config.work_dir = args.work_dir
     elif config.get('work_dir') is None:
         config.work_dir = str(Path('work_dirs', Path(args.config).stem))
+    check_model(config)
     for key in loaders:
-        _check_files(config, key)
+        _check_data(config, key)
     return config
 
 
@@ -91,6 +99,13 @@ def use_mixed_precision(config: Config) -> None:
         wrapper.setdefault('loss_scale', 'dynamic')
 
 
+def _read_settings(settings: list[str]) -> dict[str, Any]:
+    """Return the values of ``--cfg-options`` as MMEngine's tools read them."""
+    found = argparse.Namespace(settings=None)
+    DictAction([], 'settings')(argparse.ArgumentParser(), found, settings)
+    return found.settings
+
+
 def _complete_mmpretrain(config: Config) -> None:
     for key in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
         if config.get(key):
@@ -99,8 +114,8 @@ def _complete_mmpretrain(config: Config) -> None:
                 config[key]['persistent_workers'] = False
 
 
-def _check_files(config: Config, key: str) -> None:
-    """Check that annotation files exist, before a model is built."""
+def _check_data(config: Config, key: str) -> None:
+    """Check that annotation files exist and have the config's classes, before a model is built."""
     loader = config.get(key) or {}
     for where, dataset in _datasets(loader.get('dataset'), f'{key}.dataset'):
         ann_file, root = dataset.get('ann_file'), dataset.get('data_root') or ''
@@ -112,6 +127,9 @@ def _check_files(config: Config, key: str) -> None:
                 f'`{where}.ann_file`: {str(path)!r} does not exist: put the data set below '
                 f'{root or "this folder"!r} or set `data_root`'
             )
+    for where, dataset in _datasets(loader.get('dataset'), f'{key}.dataset'):
+        if not dataset.get('dataset') and not dataset.get('datasets'):  # no wrapper
+            check_classes(config, where, dataset)
 
 
 def _datasets(dataset: Any, where: str) -> Iterator[tuple[str, Any]]:

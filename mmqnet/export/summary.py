@@ -7,10 +7,10 @@ from typing import Any
 
 from torch import nn
 
+from mmqnet.export.agreement import CodeAgreement
 from mmqnet.export.onnx.integer_layers import LayerPrecision
 from mmqnet.export.onnx.report import ExportReport
 from mmqnet.export.tables import render
-from mmqnet.export.verify import CodeAgreement
 from mmqnet.export.verify_metrics import MetricAgreement
 from mmqnet.export.verify_outputs import OutputAgreement
 

@@ -1,7 +1,12 @@
 """Building, converting and reporting on quantized models."""
 
 from mmqnet.models.alexnet import AlexNetBN
-from mmqnet.models.checkpoint_checks import check_state, read_checkpoint, warn_of_differences
+from mmqnet.models.checkpoint_checks import (
+    check_end,
+    check_state,
+    read_checkpoint,
+    warn_of_differences,
+)
 from mmqnet.models.convert import convert
 from mmqnet.models.loading import build_model, check_calibrated, is_complete, load_weights
 from mmqnet.models.packed_weights import (
@@ -12,8 +17,9 @@ from mmqnet.models.packed_weights import (
     unpack,
 )
 from mmqnet.models.quantization_config import QuantizationConfig
-from mmqnet.models.quantized_model import QuantizedModel
-from mmqnet.models.report import LayerReport, QuantizationReport, SumReport
+from mmqnet.models.quantized_model import QuantizedModel, check_model_keys
+from mmqnet.models.report import LayerReport, QuantizationReport, SumReport, render
+from mmqnet.models.staircase_distance import staircase_distance
 
 __all__ = [
     'ENTRY',
@@ -25,7 +31,9 @@ __all__ = [
     'SumReport',
     'build_model',
     'check_calibrated',
+    'check_end',
     'check_file',
+    'check_model_keys',
     'check_state',
     'convert',
     'expand_layer',
@@ -33,6 +41,8 @@ __all__ = [
     'load_weights',
     'packed_entry',
     'read_checkpoint',
+    'render',
+    'staircase_distance',
     'unpack',
     'warn_of_differences',
 ]

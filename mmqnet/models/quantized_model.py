@@ -1,22 +1,55 @@
 """``mmqnet.QuantizedModel``: builds a float model and converts it."""
 
 import logging
+from collections.abc import Iterable
 from typing import Any
 
 from mmengine.logging import print_log
 from mmengine.registry import MODELS as MMENGINE_MODELS
 from torch import nn
 
+from mmqnet.checks import did_you_mean, near_misses
+from mmqnet.config_paths import without_scopes
 from mmqnet.models.bypasses import refuse_bypasses
 from mmqnet.models.convert import convert
 from mmqnet.models.float_activations import report_float_activations
 from mmqnet.models.quantization_config import QuantizationConfig
 from mmqnet.registry import MODELS
 
+# The keys of a quantized model's own; those of a float model may resemble them, as `normalization`.
+_MEANINGS = dict(
+    architecture="the `type` of the float model, for example 'SingleStageDetector'",
+    quantization="a dict such as a recipe's, `quantization=dict(**_base_.quantization)`",
+)
+
+
+def check_model_keys(keys: Iterable[str]) -> None:
+    """Check that the config of a quantized model has the keys of its own, and no misspelt ones.
+
+    Args:
+        keys: Those of ``model``.
+
+    Raises:
+        ValueError: If one is missing, or nearly has the name of one of them.
+
+    Example:
+        >>> check_model_keys(['architecture', 'quantizaton', 'backbone'])
+        Traceback (most recent call last):
+            ...
+        ValueError: `model` has the unknown key 'quantizaton'. Did you mean 'quantization'?
+    """
+    keys = list(keys)
+    for key in keys:
+        if key not in _MEANINGS and near_misses(key, _MEANINGS, cutoff=0.8):
+            raise ValueError(f'`model` has the unknown key {key!r}.{did_you_mean(key, _MEANINGS)}')
+    for key, meaning in _MEANINGS.items():
+        if key not in keys:
+            raise ValueError(f'`model.{key}` is missing: it should be {meaning}')
+
 
 @MODELS.register_module()
 def QuantizedModel(  # noqa: N802 -- one name in configs and code
-    architecture: str, quantization: dict[str, Any], **model: Any
+    architecture: str | None = None, quantization: dict[str, Any] | None = None, **model: Any
 ) -> nn.Module:
     """Build the float model of a config and convert it in place.
 
@@ -29,8 +62,9 @@ def QuantizedModel(  # noqa: N802 -- one name in configs and code
 
     Raises:
         TypeError: If a value of ``quantization`` has the wrong type.
-        ValueError: If a key or value of ``quantization`` is wrong, a pattern matches no layer,
-            no layer can be quantized, or a module would bypass a quantized one.
+        ValueError: If ``architecture`` or ``quantization`` is missing or misspelt, a key or value
+            of ``quantization`` is wrong, a pattern matches no layer, no layer can be quantized, or
+            a module would bypass a quantized one.
 
     Example:
         >>> model = MMENGINE_MODELS.build(dict(
@@ -40,12 +74,14 @@ def QuantizedModel(  # noqa: N802 -- one name in configs and code
         >>> type(model).__name__, len(model.quantization_report.quantized)
         ('AlexNetBN', 5)
     """
+    given = dict(architecture=architecture, quantization=quantization)
+    check_model_keys([*(key for key, value in given.items() if value is not None), *model])
     if not isinstance(architecture, str):
         raise TypeError(
-            '`architecture` should be the `type` of the float model, for example '
-            f"'SingleStageDetector', but got {architecture!r}"
+            f'`architecture` should be {_MEANINGS["architecture"]}, but got {architecture!r}'
         )
-    config = QuantizationConfig.from_dict(quantization)  # before the long work of building
+    # before the long work of building
+    config = QuantizationConfig.from_dict(without_scopes(quantization))
     float_model = MMENGINE_MODELS.build(dict(type=architecture, **model))
     report = convert(float_model, config)
     refuse_bypasses(float_model)

@@ -3,7 +3,9 @@
 import contextlib
 import json
 import os
+import select
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -11,7 +13,8 @@ from pathlib import Path
 
 _SERVER = """
 import json, os, runpy, sys, traceback
-import mmqnet, mmqnet.engine.hooks, mmqnet.command_line, mmqnet.engine.optimizers, mmqnet.models
+import mmqnet, mmqnet.engine.hooks, mmqnet.engine.optimizers, mmqnet.models
+import mmqnet.command_line.configs, mmqnet.command_line.runners
 import mmdet.datasets, mmdet.evaluation, mmdet.models, mmdet.visualization
 
 replies = open(int(sys.argv[1]), 'w', buffering=1)  # what is imported may print
@@ -23,13 +26,23 @@ for line in sys.stdin:
         print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), file=replies)
         continue
     os.setsid()
-    output = os.open(request['output'], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.environ.update(request['environment'])
+    ranks = []
+    for rank in range(1, request['processes']):
+        pid = os.fork()
+        if not pid:
+            os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank))
+            ranks = []
+            break
+        ranks.append(pid)
+    output = os.open(request['output'], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(output, 1)
     os.dup2(output, 2)
     sys.argv = request['command']
     sys.path[0] = os.path.dirname(sys.argv[0])
     runpy.run_path(sys.argv[0], run_name='__main__')
-    sys.exit()
+    failed = [pid for pid in ranks if os.waitpid(pid, 0)[1]]
+    sys.exit(bool(failed))
 """
 
 
@@ -37,11 +50,12 @@ class ForkServer:
     """Run one script after another, each in its own process and session.
 
     Args:
-        root: Working directory of the scripts, and the first entry of the module search path.
+        root: The first entry of the module search path.
         folder: For what they print.
+        working_directory: Of the scripts. Default: ``root``.
     """
 
-    def __init__(self, root: Path, folder: Path) -> None:
+    def __init__(self, root: Path, folder: Path, working_directory: Path | None = None) -> None:
         helpers = Path(__file__).parent
         environment = {
             **os.environ,
@@ -50,28 +64,46 @@ class ForkServer:
         }
         receiving, sending = os.pipe()
         self._server = subprocess.Popen(
-            [sys.executable, '-c', _SERVER, str(sending)], cwd=root, env=environment, text=True,
-            stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, pass_fds=[sending],
+            [sys.executable, '-c', _SERVER, str(sending)],
+            cwd=working_directory or root, env=environment, text=True, pass_fds=[sending],
+            stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
         )  # fmt: skip
         os.close(sending)
         self._replies = os.fdopen(receiving)
         self._output = folder / 'output.txt'
 
-    def start(self, script: Path | str, *arguments: object) -> None:
-        """Start a script; the one before must have ended."""
-        command = [str(script), *map(str, arguments)]
-        self._server.stdin.write(json.dumps(dict(command=command, output=str(self._output))) + '\n')
+    def start(self, script: Path | str, *arguments: object, processes: int = 1) -> None:
+        """Start a script; the one before must have ended.
+
+        Several processes find each other as those that ``torchrun`` starts.
+        """
+        self._output.write_text('')
+        request = dict(
+            command=[str(script), *map(str, arguments)],
+            output=str(self._output),
+            processes=processes,
+            environment=_environment(processes),
+        )
+        self._server.stdin.write(json.dumps(request) + '\n')
         self._server.stdin.flush()
         self._pid = int(self._replies.readline())
 
     def wait(self) -> tuple[int, str]:
         """Wait for its end and return its exit code and what it printed."""
         code = int(self._replies.readline())
-        return code, self._output.read_text()
+        return code, self.output()
 
-    def run(self, script: Path | str, *arguments: object) -> tuple[int, str]:
+    def output(self) -> str:
+        """Return what it has printed so far."""
+        return self._output.read_text()
+
+    def is_running(self) -> bool:
+        """Return whether the server has not told its end yet."""
+        return not select.select([self._replies], [], [], 0)[0]
+
+    def run(self, script: Path | str, *arguments: object, processes: int = 1) -> tuple[int, str]:
         """Start a script and wait for its end."""
-        self.start(script, *arguments)
+        self.start(script, *arguments, processes=processes)
         return self.wait()
 
     def kill_when(self, moment) -> tuple[int, str]:
@@ -81,7 +113,7 @@ class ForkServer:
         """
         deadline = time.monotonic() + 300
         while not moment():
-            assert time.monotonic() < deadline, self._output.read_text()[-3000:]
+            assert time.monotonic() < deadline, self.output()[-3000:]
             time.sleep(0.005)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._pid, signal.SIGKILL)
@@ -92,3 +124,13 @@ class ForkServer:
         self._server.stdin.close()
         self._replies.close()
         self._server.wait(timeout=60)
+
+
+def _environment(processes: int) -> dict[str, str]:
+    if processes == 1:
+        return {}
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        port = free.getsockname()[1]
+    rank = dict(RANK='0', LOCAL_RANK='0', WORLD_SIZE=str(processes))
+    return dict(**rank, MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port))

@@ -15,7 +15,7 @@ from mmengine.runner import save_checkpoint
 from toy_models import build, calibrated
 
 TOOLS = Path(__file__).parents[2] / 'tools' / 'benchmarks'
-PARTS = ('operator', 'train', 'evaluate', 'memory', 'kmeans', 'calibrate', 'deploy')
+PARTS = ('operator', 'train', 'evaluate', 'distill', 'memory', 'kmeans', 'calibrate', 'deploy')
 pytest.importorskip('sklearn')
 
 

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from mmengine.dist import broadcast, is_distributed
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import nn
@@ -11,7 +12,7 @@ from mmqnet.checks import check_bool, check_positive_integer, check_seed
 from mmqnet.engine.hooks.phase_hook import PhaseHook
 from mmqnet.engine.loading import check_checkpoint, check_file, warn_of_random_weights
 from mmqnet.engine.modes import set_modes
-from mmqnet.engine.optimizers import exempt_scales_from_decay
+from mmqnet.engine.optimizers import exempt_scales_from_decay, keep_rate_ratios
 from mmqnet.engine.unwrap import unwrap, with_averages
 from mmqnet.quantizers import Mode, Quantizer, quantizers_of
 from mmqnet.registry import HOOKS
@@ -57,12 +58,15 @@ class CalibrationHook(Hook):
         self._waiting: list[Quantizer] = []
 
     def before_run(self, runner: Runner) -> None:
-        """Check the checkpoint's file, and take the weight decay off the scales.
+        """Check the checkpoint's file, and complete the settings of the optimizer.
+
+        Scales lose their weight decay, and rates keep their ratios under OneCycleLR.
 
         Raises:
             ValueError: If the file is no complete checkpoint.
         """
         check_file(runner)
+        keep_rate_ratios(runner.optim_wrapper, runner.param_schedulers)  # before groups are split
         exempt_scales_from_decay(runner.optim_wrapper, runner.param_schedulers, runner.model)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
@@ -95,12 +99,24 @@ class CalibrationHook(Hook):
         model, *averages = with_averages(runner)
         if not pending_quantizers(model):
             return
+        _share_buffers(model)
         train = runner.train_dataloader
         done = calibrate_on_samples(model, train, self._num_samples, self._seed)
         for average in averages:
             _copy_quantizers(done, model, average)
         runner.logger.info(f'Calibrated {len(done)} quantizers')
         self._waiting = [quantizer for quantizer in self._waiting if not quantizer.is_calibrated]
+
+
+def _share_buffers(model: nn.Module) -> None:
+    """Take the batch statistics of the first process, which alone are in a checkpoint.
+
+    Each process updates its own. Activations are observed with them, so that a run which is resumed
+    where a phase begins would be calibrated with others.
+    """
+    if is_distributed():
+        for buffer in model.buffers():
+            broadcast(buffer)
 
 
 def _copy_quantizers(names: list[str], source: nn.Module, target: nn.Module) -> None:

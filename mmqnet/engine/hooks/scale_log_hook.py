@@ -19,7 +19,8 @@ class ScaleLogHook(Hook):
     :class:`TemperatureHook`, the gap between soft and hard functions by :class:`SoftHardGapHook`.
 
     Args:
-        interval (int): Iterations from one time to the next. Default 200.
+        interval (int): Iterations from one time to the next, beside the first and the last
+            iteration of the training. Default 200.
 
     Raises:
         TypeError: If ``interval`` is no integer.
@@ -44,8 +45,9 @@ class ScaleLogHook(Hook):
         data_batch: object = None,
         outputs: object = None,
     ) -> None:
-        """Log after every ``interval``-th iteration."""
-        if not self.every_n_train_iters(runner, self._interval):
+        """Log after every ``interval``-th iteration, the first one and the last one."""
+        is_end = runner.iter + 1 in (1, runner.max_iters)
+        if not is_end and not self.every_n_train_iters(runner, self._interval):
             return
         scalars = {
             f'{key}/{name}': value

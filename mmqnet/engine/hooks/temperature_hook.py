@@ -10,8 +10,12 @@ from mmqnet.engine.progress import epochs_of, progress_of
 from mmqnet.engine.schedules import build_temperature
 from mmqnet.engine.unwrap import unwrap, with_averages
 from mmqnet.layers import QuantizedLayer, activation_quantizers, weight_quantizers
+from mmqnet.models import staircase_distance
 from mmqnet.quantizers import HasTemperature, Quantizer, quantizers_of
 from mmqnet.registry import HOOKS
+
+_ENOUGH = 100  # from this T on, the gap between soft and hard was below 0.3 points
+_FAR = 0.05  # distance of soft weights from hard ones, as a share of their norm
 
 
 @HOOKS.register_module()
@@ -93,6 +97,17 @@ class TemperatureHook(Hook):
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """Set the temperatures of this iteration and logs them."""
         self._update(runner)
+
+    def after_train(self, runner: Runner) -> None:
+        """Say so if the training ends far from the staircase, with which the model is used."""
+        last = self._values(epochs_of(runner, max(0, runner.max_iters - 1)), 1.0)[0]
+        distance = staircase_distance(unwrap(runner.model)) if last < _ENOUGH else 0.0
+        if self._quantizers[0] and distance > _FAR:
+            runner.logger.warning(
+                f'The training ends at T = {last:g}, far from the staircase: soft and hard weights '
+                f"differ by {distance:.0%}; take a larger `slope`, or by='progress' with "
+                'weight=dict(start=100, end=1000) in `default_hooks.temperature`'
+            )
 
     def _update(self, runner: Runner) -> None:
         current = self._values(epochs_of(runner), progress_of(runner))

@@ -6,6 +6,7 @@ from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapper
 from torch import nn
 
 from mmqnet.checks import check_keys, check_number
+from mmqnet.engine.optimizers.one_cycle import RATE_RATIOS
 from mmqnet.engine.optimizers.scale_decay import HAS_SCALE_DECAY
 from mmqnet.engine.unwrap import unwrap
 from mmqnet.layers import parameter_roles
@@ -38,7 +39,9 @@ class QuantOptimWrapperConstructor(DefaultOptimWrapperConstructor):
 
     None in place of a dict means no settings, so a config can drop those that it inherits.
     MMEngine's own keys (``norm_decay_mult``, ``custom_keys``, ...) still work; where both apply to
-    a parameter, the role's setting wins. Parameters with equal settings share a group.
+    a parameter, the role's setting wins. Parameters with equal settings share a group. Under
+    OneCycleLR, whose ``eta_max`` stands for the optimizer's ``lr``, rates keep their ratios where
+    ``CalibrationHook`` is among the hooks, see :func:`keep_rate_ratios`.
 
     Attributes:
         known_keys: The keys of ``paramwise_cfg``; a subclass may have more.
@@ -82,6 +85,9 @@ class QuantOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         self._roles = {id(parameter): roles[n] for n, parameter in inner.named_parameters()}
         wrapper = super().__call__(model)
         setattr(wrapper, HAS_SCALE_DECAY, self._has_scale_decay)
+        if self.base_lr:
+            ratios = [group['lr'] / self.base_lr for group in wrapper.optimizer.param_groups]
+            setattr(wrapper, RATE_RATIOS, ratios)
         return wrapper
 
     def add_params(

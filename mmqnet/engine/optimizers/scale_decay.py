@@ -42,9 +42,9 @@ def exempt_scales_from_decay(
     roles = parameter_roles(inner)
     scales = {id(p) for name, p in inner.named_parameters() if roles[name] == 'scale'}
     exempted = 0
-    for wrapper in _wrappers(optim_wrapper):
+    for wrapper in wrappers_of(optim_wrapper):
         optimizer = wrapper.optimizer
-        own = [s for s in _flat(param_schedulers) if s.optimizer in (wrapper, optimizer)]
+        own = [s for s in flat(param_schedulers) if s.optimizer in (wrapper, optimizer)]
         if not getattr(wrapper, HAS_SCALE_DECAY, False):
             exempted += _exempt(optimizer, own, scales)
     if exempted:
@@ -68,7 +68,7 @@ def check_optimizer_state(optim_wrapper: Any, checkpoint: Mapping[str, Any], pat
     """
     saved = checkpoint.get('optimizer', {})
     names = optim_wrapper.keys() if isinstance(optim_wrapper, OptimWrapperDict) else ['']
-    for name, wrapper in zip(names, _wrappers(optim_wrapper), strict=False):
+    for name, wrapper in zip(names, wrappers_of(optim_wrapper), strict=False):
         state = saved.get(name, {}) if name else saved
         found, own = len(state.get('param_groups', ())), len(wrapper.optimizer.param_groups)
         if found not in (0, own):
@@ -80,13 +80,15 @@ def check_optimizer_state(optim_wrapper: Any, checkpoint: Mapping[str, Any], pat
             )
 
 
-def _wrappers(optim_wrapper: Any) -> list[OptimWrapper]:
+def wrappers_of(optim_wrapper: Any) -> list[OptimWrapper]:
+    """Return a runner's optimizer wrappers, several or one; none while it is a config."""
     if isinstance(optim_wrapper, OptimWrapperDict):
         return list(optim_wrapper.values())
     return [optim_wrapper] if isinstance(optim_wrapper, OptimWrapper) else []
 
 
-def _flat(schedulers: Schedulers) -> Iterator[Any]:
+def flat(schedulers: Schedulers) -> Iterator[Any]:
+    """Yield a runner's schedulers, of all its optimizers."""
     lists = schedulers.values() if isinstance(schedulers, Mapping) else [schedulers or ()]
     for several in lists:
         yield from several

@@ -8,8 +8,10 @@ from onnx_ir.passes import common as passes
 from torch import Tensor, nn
 
 from mmqnet.checks import check_choice
+from mmqnet.export.agreement import PREFIX
 from mmqnet.export.freeze import frozen
 from mmqnet.export.onnx.activations import Functions, split
+from mmqnet.export.onnx.guards import guard_float_layers
 from mmqnet.export.onnx.layers import (
     FLOAT_LAYERS,
     SATURATION,
@@ -33,7 +35,6 @@ from mmqnet.export.onnx.twins import add_twins
 from mmqnet.version import __version__
 
 OPSET = 21  # the first with int4; OpenVINO refuses int2, which opset 25 brings
-PREFIX = 'model.'  # of the names of modules in a wrapper
 
 
 def export_onnx(
@@ -112,6 +113,7 @@ def export_onnx(
         write_layer(layer, functions, forms, float_layers, saturation) for layer in layers
     )
     write_other_weights(graph)
+    guard_float_layers(graph)
     _tidy(model, metadata or {})
     data = save(model, path)
     return ExportReport(

@@ -100,7 +100,9 @@ def write_layer(
     if not weights.fits_int8 or (reason and float_layers == 'fast'):
         kind = emit_float(node, weights)
     else:
-        factors, bias = np.ones(1, np.int64), bias_of(node)
+        # a transposed convolution ends in float, and so does its bias
+        bias = None if is_op(node, 'ConvTranspose') else bias_of(node)
+        factors = np.ones(1, np.int64)
         if saturation == 'avoid':
             limit = largest_safe_weight(largest_code)
             weights, rounded = weights.at_most(limit), weights.largest > limit
@@ -133,6 +135,8 @@ def _reason(node: ir.Node, weights: Weights) -> str:
         return 'the levels of its input are no integers'
     if not is_op(source, 'DequantizeLinear'):
         return 'its input is not quantized'
+    if is_op(node, 'ConvTranspose'):
+        return 'ONNX Runtime has no transposed convolution of integers'
     if is_op(node, 'Conv'):
         return _reason_behind(node)
     # a product may end in float, unless ONNX Runtime takes it for one with what is behind

@@ -12,7 +12,7 @@ from mmqnet.export.onnx.graph import add_constant, add_node, constant, is_op
 from mmqnet.export.onnx.translate import HARD_QUANTIZE
 from mmqnet.quantizers import Staircase
 
-LAYERS = ('Conv', 'Gemm', 'MatMul')
+LAYERS = ('Conv', 'ConvTranspose', 'Gemm', 'MatMul')
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,6 +89,12 @@ class Weights:
         return (self.integers * self.along_axis(self.scale.astype(np.float32))).astype(np.float32)
 
 
+def channel_axis(node: ir.Node) -> int:
+    """Return the dimension of a layer's weights that counts the output channels."""
+    transposed = is_op(node, 'Gemm') and not graphs.attribute(node, 'transB', 0)
+    return 1 if transposed or is_op(node, 'ConvTranspose') else 0
+
+
 def read_weights(node: ir.Node) -> Weights | None:
     """Return the quantized weights that a layer's node multiplies by, or None if it has none."""
     if not is_op(node, *LAYERS):
@@ -107,7 +113,7 @@ def read_weights(node: ir.Node) -> Weights | None:
     weights = _quantized(name, [torch.from_numpy(array.copy()) for array in arrays])  # type: ignore[union-attr]
     if transposed:
         weights = _transposed(weights)
-    elif is_op(node, 'Gemm') and not graphs.attribute(node, 'transB', 0):
+    elif channel_axis(node):
         weights = replace(weights, axis=1)
     return weights
 

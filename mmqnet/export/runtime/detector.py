@@ -1,6 +1,6 @@
 """An exported detector."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -65,10 +65,28 @@ class ExportedDetector(ExportedModel):
         if data_samples is None:
             data_samples = [DetDataSample() for _ in inputs]
         found = self.run(inputs)
-        for i, sample in enumerate(data_samples):
-            factors = sample.metainfo.get('scale_factor', (1.0, 1.0))
-            sample.pred_instances = _instances(found['dets'][i], found['labels'][i], factors)
+        shapes = [tuple(x.shape[-2:]) for x in inputs]
+        metas = [
+            dict(dict(scale_factor=(1.0, 1.0), img_shape=shape, ori_shape=shape), **sample.metainfo)
+            for shape, sample in zip(shapes, data_samples, strict=True)
+        ]
+        for sample, instances in zip(data_samples, self.decode(found, metas), strict=True):
+            sample.pred_instances = instances
         return data_samples
+
+    def decode(
+        self, found: Mapping[str, np.ndarray], metas: Sequence[dict[str, Any]]
+    ) -> list[InstanceData]:
+        """Return the boxes in pixels of the original images.
+
+        Args:
+            found: The file's outputs, for one or more images.
+            metas: What is known of each image, ``scale_factor`` among it.
+        """
+        return [
+            _instances(dets, labels, meta['scale_factor'])
+            for dets, labels, meta in zip(found['dets'], found['labels'], metas, strict=True)
+        ]
 
 
 def _instances(dets: np.ndarray, labels: np.ndarray, factors: Sequence[float]) -> InstanceData:
