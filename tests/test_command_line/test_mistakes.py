@@ -48,7 +48,7 @@ class TestClasses:
         path = tmp_path / 'c.py'
         path.write_text(
             f'_base_ = {str(configs / "float.py")!r}\n'
-            "train_dataloader = dict(dataset=dict(dataset=dict(metainfo=dict(\n"
+            'train_dataloader = dict(dataset=dict(dataset=dict(metainfo=dict(\n'
             "    classes=('Red', 'green', 'blue')))))\n"
         )
         assert refused(path) == (
@@ -75,7 +75,8 @@ class TestClasses:
         text = (
             "default_scope = 'mmdet'\n"
             "train_dataloader = dict(dataset=dict(type='VOCDataset', metainfo=dict(classes={}),\n"
-            f"    data_root={str(tmp_path / 'VOC')!r}, data_prefix=dict(sub_data_root='VOC2007/'),\n"
+            f'    data_root={str(tmp_path / "VOC")!r},\n'
+            "    data_prefix=dict(sub_data_root='VOC2007/'),\n"
             "    ann_file='VOC2007/ImageSets/Main/trainval.txt'))\n"
         )
         path.write_text(text.format("('RBC', 'WBC', 'none of these')"))
@@ -99,7 +100,7 @@ class TestClasses:
         path.write_text(
             "default_scope = 'mmpretrain'\n"
             "model = dict(type='ImageClassifier', head=dict(num_classes=1000))\n"
-            "train_dataloader = dict(num_workers=0, dataset=dict(\n"
+            'train_dataloader = dict(num_workers=0, dataset=dict(\n'
             f"    type='CustomDataset', data_root={str(tmp_path)!r}, data_prefix='train'))\n"
         )
         read(path)
@@ -112,7 +113,7 @@ class TestModel:
         ('change', 'message'),
         [
             ({'quantization': None}, '`model.quantization` is missing: it should be a dict such'),
-            ({'architecture': None}, "`model.architecture` is missing: it should be the `type` of"),
+            ({'architecture': None}, '`model.architecture` is missing: it should be the `type` of'),
             ({'quantizaton': {}}, "unknown key 'quantizaton'. Did you mean 'quantization'?"),
             ({'type': 'RetinaNet'}, "`model.type` should be 'mmqnet.QuantizedModel', and `model.a"),
         ],
@@ -179,7 +180,9 @@ def hints(configs, float_checkpoint, tmp_path):
 class TestHints:
     def test_rate_of_the_float_training(self, hints, configs, float_checkpoint):
         (line,) = hints(load_from=float_checkpoint)
-        assert line.startswith('The peak of the learning rate, 0.001, is that of the float training')
+        assert line.startswith(
+            'The peak of the learning rate, 0.001, is that of the float training'
+        )
         assert repr(str(configs / 'float.py')) in line
 
     @pytest.mark.parametrize(
@@ -200,7 +203,9 @@ class TestHints:
 
     def test_batch_normalization_of_single_pictures(self, hints):
         (line,) = hints(train_dataloader__batch_size=1)
-        assert re.match(r"\d+ batch normalizations, such as 'backbone\.bn1', would learn from", line)
+        assert re.match(
+            r"\d+ batch normalizations, such as 'backbone\.bn1', would learn from", line
+        )
         norm_eval = dict(model__backbone__norm_eval=True)
         assert hints(train_dataloader__batch_size=1, **norm_eval) == []
 
