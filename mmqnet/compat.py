@@ -11,6 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from mmqnet import safe_checkpoints
 from mmqnet.import_hooks import on_import
 
 __all__ = [
@@ -106,65 +107,15 @@ def _name_empty_datasets(module: ModuleType) -> None:
 
 
 def repair_checkpoint_loading() -> None:
-    """Let MMEngine up to 0.10.7 load its own checkpoints with torch 2.6 and later.
+    """Let MMEngine load its own checkpoints with torch's check on, and no others.
 
-    ``torch.load`` now refuses classes it does not know, and MMEngine saves a HistoryBuffer of NumPy
-    arrays for every logged scalar, and the annealing function of OneCycleLR and its like. See
-    open-mmlab/mmengine issue 1655 and pull request 1650. The check stays on: exactly what such a
-    checkpoint holds is allowed.
+    ``torch.load`` of torch 2.6 and later refuses classes that it does not know, and MMEngine saves
+    some. Up to 0.10.7 it cannot load them: see open-mmlab/mmengine issue 1655 and pull request
+    1650. OneDL's loads whatever is refused, such as the state of OneCycleLR (as torch's own,
+    pytorch/pytorch pull request 123775), without the check after a warning. Neither names the file
+    that it cannot read. See :mod:`mmqnet.safe_checkpoints`.
     """
-    on_import('mmengine.runner.checkpoint', _allow_checkpoint_classes)
-
-
-def _allow_checkpoint_classes(module: ModuleType) -> None:
-    import inspect
-
-    import torch
-
-    # An MMEngine with the argument `weights_only`, as OneDL's, needs no repair.
-    if 'weights_only' in inspect.getsource(module):
-        return
-    if hasattr(torch.serialization, 'add_safe_globals'):  # torch >= 2.4
-        torch.serialization.add_safe_globals(_checkpoint_classes())
-
-
-def _checkpoint_classes() -> list:
-    import numpy as np
-    from mmengine.logging import HistoryBuffer
-    from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
-
-    rebuild = np.array(0.0).__reduce__()[0]
-    scalar = np.float64(0).__reduce__()[0]
-    numbers = [np.dtype(kind) for kind in ('f8', 'f4', 'i8', 'i4', 'u8', 'u4', 'u1', '?')]
-    allowed: list = [HistoryBuffer, OneCycleParamScheduler, np.ndarray, np.dtype]
-    allowed += {type(number) for number in numbers}
-    # The names of NumPy 1 and of NumPy 2: a checkpoint may come from a machine with the other.
-    for package in ('numpy.core', 'numpy._core'):
-        allowed.append((rebuild, f'{package}.multiarray._reconstruct'))
-        allowed.append((scalar, f'{package}.multiarray.scalar'))
-    # Functions of a class are saved as `getattr(HistoryBuffer, 'min')`. The real getattr in a
-    # hostile file would reach anything.
-    allowed.append((_saved_function, 'builtins.getattr'))
-    return allowed
-
-
-def _saved_function(owner: Any, name: str) -> Any:
-    """Stand in for ``getattr`` while a checkpoint is read.
-
-    It gives the public methods of HistoryBuffer and the annealing functions of OneCycleLR only.
-    """
-    import inspect
-
-    from mmengine.logging import HistoryBuffer
-    from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
-
-    allowed = (owner is HistoryBuffer and not name.startswith('_')) or (
-        owner is OneCycleParamScheduler and name.startswith('_annealing_')
-    )
-    method = getattr(owner, name, None) if allowed else None
-    if not inspect.isfunction(method):
-        raise TypeError(f'a checkpoint should not ask for {name!r} of {owner!r}')
-    return method
+    on_import('mmengine.runner.checkpoint', safe_checkpoints.repair)
 
 
 def repair_torchvision() -> None:

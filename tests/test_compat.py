@@ -1,23 +1,15 @@
 import json
 import sys
 
-import mmengine
-import numpy as np
 import pytest
 import torch
-from mmengine.logging import HistoryBuffer, MessageHub
 from mmengine.model import BaseModel
-from mmengine.optim import OneCycleLR
-from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
 from mmengine.registry import DATASETS, DefaultScope
-from mmengine.runner import Runner, load_checkpoint, save_checkpoint
+from mmengine.runner import Runner
 
 from mmqnet import compat
 from mmqnet.import_hooks import on_import
 
-NEEDS_SAFE_GLOBALS = pytest.mark.skipif(
-    not hasattr(torch.serialization, 'safe_globals'), reason='torch before 2.5'
-)
 # Executed here, where mmqnet comes before mmdet, and in a new Python, where it comes after.
 SSD = """
 import torch
@@ -224,101 +216,6 @@ def test_an_empty_data_set_is_named(tmp_path, last):
     message = r'CocoDataset of `ann_file` .*train\.json. has no samples.*classes.*filter_cfg'
     with DefaultScope.overwrite_default_scope('mmdet'), pytest.raises(ValueError, match=message):
         DATASETS.build(config | last)
-
-
-def checkpoint_of_everything():
-    hub = MessageHub.get_instance('everything')
-    hub.update_scalar('train/loss', 0.5)
-    hub.update_info('best', np.float64(0.25))
-    hub.update_info('single', np.float32(0.25))
-    hub.update_info('count', np.int64(3))
-    hub.update_info('mask', np.array([True, False]))
-    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=0.1)
-    schedules = [
-        OneCycleLR(optimizer, eta_max=0.1, total_steps=9, anneal_strategy=kind).state_dict()
-        for kind in ('cos', 'linear')
-    ]
-    return dict(
-        message_hub=hub.state_dict(), param_schedulers=schedules, state_dict={}, meta=dict(epoch=1)
-    )
-
-
-def test_checkpoint_with_numpy_numbers_and_schedules_loads(tmp_path):
-    path = str(tmp_path / 'checkpoint.pth')
-    save_checkpoint(checkpoint_of_everything(), path)
-    loaded = load_checkpoint(torch.nn.Module(), path)
-    hub = loaded['message_hub']
-    assert [schedule['anneal_func'] for schedule in loaded['param_schedulers']] == [
-        OneCycleParamScheduler._annealing_cos,
-        OneCycleParamScheduler._annealing_linear,
-    ]
-    assert hub['runtime_info']['best'] == 0.25
-    assert hub['log_scalars']['train/loss'].current() == 0.5
-
-
-@NEEDS_SAFE_GLOBALS
-def test_allowed_classes_are_enough_and_needed(tmp_path):
-    """With the check on, whichever MMEngine is installed."""
-    path = tmp_path / 'checkpoint.pth'
-    torch.save(checkpoint_of_everything(), path)
-    before = torch.serialization.get_safe_globals()
-    torch.serialization.clear_safe_globals()
-    try:
-        with pytest.raises(Exception, match='HistoryBuffer'):
-            torch.load(path, weights_only=True)
-        with torch.serialization.safe_globals(compat._checkpoint_classes()):
-            loaded = torch.load(path, weights_only=True)
-    finally:
-        torch.serialization.add_safe_globals(before)
-    assert loaded['message_hub']['log_scalars']['train/loss'].mean() == 0.5
-
-
-@NEEDS_SAFE_GLOBALS
-def test_only_an_mmengine_with_the_fault_is_repaired():
-    import mmengine.runner.checkpoint as module
-
-    def cleared_and_repaired():
-        torch.serialization.clear_safe_globals()
-        compat._allow_checkpoint_classes(module)
-        return bool(torch.serialization.get_safe_globals())
-
-    before = torch.serialization.get_safe_globals()
-    try:
-        repaired = cleared_and_repaired()
-    finally:
-        torch.serialization.add_safe_globals(before)
-    assert repaired == (mmengine.__version__ == '0.10.7')
-
-
-@NEEDS_SAFE_GLOBALS
-def test_hostile_checkpoint_is_refused(tmp_path):
-    class Hostile:
-        def __reduce__(self):
-            return getattr, (HistoryBuffer, '__init__')
-
-    path = tmp_path / 'hostile.pth'
-    torch.save(dict(value=Hostile()), path)
-    with (
-        torch.serialization.safe_globals(compat._checkpoint_classes()),
-        pytest.raises(Exception, match='should not ask for'),
-    ):
-        torch.load(path, weights_only=True)
-
-
-@pytest.mark.parametrize(
-    ('owner', 'name'),
-    [
-        (HistoryBuffer, '__class__'),
-        (HistoryBuffer, 'nothing'),
-        (OneCycleParamScheduler, 'step'),
-        (torch, 'load'),
-        (dict, 'get'),
-    ],
-)
-def test_stand_in_for_getattr_gives_what_checkpoints_hold_only(owner, name):
-    assert compat._saved_function(HistoryBuffer, 'mean') is HistoryBuffer.mean
-    with pytest.raises(TypeError, match='should not ask'):
-        compat._saved_function(owner, name)
 
 
 def test_torchvision_imports(run_python):

@@ -14,6 +14,8 @@ LEVELS = dict(
     version=0,
     atomic=0,
     checks=0,
+    failures=0,
+    safe_checkpoints=0,
     import_hooks=0,
     compat=1,
     config_paths=1,
@@ -30,11 +32,14 @@ LEVELS = dict(
     __init__=2,
 )
 READERS = {'export', 'visualization'}  # nothing else imports them
+REPAIRS = {'compat', 'safe_checkpoints'}
 # What may be imported beside the standard library and mmqnet itself; the rest is free.
 THIRD_PARTIES = dict(
     version=set(),
     atomic=set(),
     checks=set(),
+    failures=set(),
+    safe_checkpoints=set(),
     import_hooks=set(),
     compat=set(),
     config_paths=set(),
@@ -93,8 +98,8 @@ def foreign_imports(path: Path, source: str) -> list[str]:
     part = part_of(path)
     if part not in THIRD_PARTIES:
         return []
-    # compat.py looks into the stack when a repair is applied, not when it is imported.
-    names = imported_names(path, source, lazy=part != 'compat')
+    # Repairs look into the stack when they are applied, not when they are imported.
+    names = imported_names(path, source, lazy=part not in REPAIRS)
     allowed = THIRD_PARTIES[part] | set(sys.stdlib_module_names) | {'mmqnet'}
     return [
         f'{path}: imports {name}' for name in sorted(names) if name.split('.')[0] not in allowed

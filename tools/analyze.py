@@ -13,7 +13,13 @@ except ModuleNotFoundError as error:
     import wrong_python  # beside this file
 
     wrong_python.stop(error)
-from mmqnet.command_line import add_settings, choose_threads, positive_integer
+from mmqnet.command_line import (
+    add_settings,
+    add_trust,
+    choose_threads,
+    positive_integer,
+    safe_loading,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -54,7 +60,8 @@ def shared_arguments() -> tuple[Parser, ...]:
     config, checkpoint, layer, data, out = (Parser(add_help=False) for _ in range(5))
     config.add_argument('config', help='config file of the quantized model')
     add_settings(config)
-    config.set_defaults(launcher='none', local_rank=0, work_dir=None)
+    config.set_defaults(launcher='none', local_rank=0, work_dir=None, trust_checkpoint=False)
+    add_trust(checkpoint)
     checkpoint.add_argument('checkpoint', help='checkpoint of the quantized model')
     checkpoint.add_argument(
         '--calibrate',
@@ -77,6 +84,7 @@ def shared_arguments() -> tuple[Parser, ...]:
 
 
 def add_detections(parser: Parser) -> None:
+    add_trust(parser)
     parser.add_argument(
         '--model',
         nargs=3,
@@ -108,7 +116,8 @@ def load_model(args: argparse.Namespace, config: Config) -> nn.Module:
     model = build_model(config)
     if args.command != 'overview':  # report a wrong name before the long work
         vis.check_layer(model, args.layer, 'input' if args.data else 'weight')
-    load_weights(model, args.checkpoint)
+    with safe_loading(args.trust_checkpoint):
+        load_weights(model, args.checkpoint)
     if args.calibrate:
         images = vis.load_images(config, 'train_dataloader', args.calibrate)
         done = calibrate(model, images, lambda batch: run_model(model, batch))
@@ -170,7 +179,8 @@ def draw_detections(args: argparse.Namespace) -> vis.Figure:
     images = [mmcv.imread(path) for path in paths[: args.num_images]]  # BGR
     predictions, classes = {}, ()
     for title, config, checkpoint in args.model:
-        predictions[title], classes = detect(config, checkpoint, images)
+        with safe_loading(args.trust_checkpoint):
+            predictions[title], classes = detect(config, checkpoint, images)
     rgb = [mmcv.bgr2rgb(image) for image in images]
     return vis.draw_side_by_side(rgb, predictions, classes, args.score_thr)
 

@@ -14,7 +14,8 @@ except ModuleNotFoundError as error:
     import wrong_python  # beside this file
 
     wrong_python.stop(error)
-from mmqnet.command_line import add_arguments, choose_threads, positive_integer
+from mmqnet.command_line import add_arguments, choose_threads, positive_integer, safe_loading
+from mmqnet.failures import one_line_errors
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -211,8 +212,10 @@ def main(args: list[str] | None = None) -> None:
 
     config = load_config(parsed, ('test_dataloader',) if parsed.verify else ())
     check_checkpoint(parsed.checkpoint)
-    WRITERS[parsed.format](config, parsed)
+    with safe_loading(parsed.trust_checkpoint):
+        WRITERS[parsed.format](config, parsed)
 
 
 if __name__ == '__main__':
-    main()
+    with one_line_errors():
+        main()

@@ -12,7 +12,8 @@ except ModuleNotFoundError as error:
     import wrong_python  # beside this file
 
     wrong_python.stop(error)
-from mmqnet.command_line import add_arguments, choose_threads, positive_integer
+from mmqnet.command_line import add_arguments, choose_threads, positive_integer, safe_loading
+from mmqnet.failures import one_line_errors
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -73,7 +74,8 @@ def load_float(model: nn.Module, args: argparse.Namespace) -> None:
         )
     if args.reestimate_bn:
         learning_batch_norms(model)
-    load_weights(model, args.checkpoint)
+    with safe_loading(args.trust_checkpoint):
+        load_weights(model, args.checkpoint)
     if any(quantizer.is_calibrated for quantizer in quantizers_of(model).values()):
         raise ValueError(
             f'{args.checkpoint!r} is of a quantized model, which tools/test.py evaluates: '
@@ -124,4 +126,5 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    with one_line_errors():
+        main()

@@ -12,8 +12,9 @@ except ModuleNotFoundError as error:
     import wrong_python  # beside this file
 
     wrong_python.stop(error)
-from mmqnet.command_line import add_arguments, choose_threads
+from mmqnet.command_line import add_arguments, choose_threads, safe_loading
 from mmqnet.export.backends import BACKENDS
+from mmqnet.failures import one_line_errors
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -91,9 +92,11 @@ def main() -> None:
     runner = build_runner(config)
     if args.out:
         runner.test_evaluator.metrics.append(DumpResults(out_file_path=args.out))
-    with soft_evaluation(runner.model) if args.soft else contextlib.nullcontext():
+    soft = soft_evaluation(runner.model) if args.soft else contextlib.nullcontext()
+    with safe_loading(args.trust_checkpoint), soft:
         runner.test()
 
 
 if __name__ == '__main__':
-    main()
+    with one_line_errors():
+        main()

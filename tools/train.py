@@ -8,7 +8,8 @@ except ModuleNotFoundError as error:
     import wrong_python  # beside this file
 
     wrong_python.stop(error)
-from mmqnet.command_line import add_arguments, choose_threads
+from mmqnet.command_line import add_arguments, choose_threads, safe_loading
+from mmqnet.failures import one_line_errors
 
 
 def parse_args() -> argparse.Namespace:
@@ -38,6 +39,7 @@ def main() -> None:
         load_config,
         log_hints,
         resume,
+        train,
         use_mixed_precision,
     )
 
@@ -48,15 +50,17 @@ def main() -> None:
         if 'base_batch_size' not in config.get('auto_scale_lr', {}):
             raise ValueError('--auto-scale-lr needs `auto_scale_lr.base_batch_size` in the config')
         config.auto_scale_lr.enable = True
-    if args.resume is not None:
-        resume(config, args.resume)
-    if config.get('load_from'):
-        check_checkpoint(config.load_from)
-    check_hooks(config)
-    runner = build_runner(config)
-    log_hints(runner, threads)
-    runner.train()
+    with safe_loading(args.trust_checkpoint):
+        if args.resume is not None:
+            resume(config, args.resume)
+        if config.get('load_from'):
+            check_checkpoint(config.load_from)
+        check_hooks(config)
+        runner = build_runner(config)
+        log_hints(runner, threads)
+        train(runner)
 
 
 if __name__ == '__main__':
-    main()
+    with one_line_errors():
+        main()

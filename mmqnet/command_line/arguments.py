@@ -56,8 +56,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default='none',
         help='how the processes were started',
     )
+    add_trust(parser)
     # torch.distributed.launch passes --local-rank
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
+
+
+def add_trust(parser: argparse.ArgumentParser) -> None:
+    """Add the argument that allows checkpoints which hold more than weights."""
+    parser.add_argument(
+        '--trust-checkpoint',
+        action='store_true',
+        help='load checkpoints that hold more than weights and the state of a training; such a '
+        'file can run any code, so know where it is from',
+    )
 
 
 def positive_integer(text: str) -> int:

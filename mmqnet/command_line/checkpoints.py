@@ -1,7 +1,6 @@
 """Checkpoints to start or resume from."""
 
 import logging
-import pickle
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -116,7 +115,7 @@ def _resumable(folder: Path) -> Iterator[Path]:
         if is_complete(path):
             try:
                 checkpoint = CheckpointLoader.load_checkpoint(str(path), map_location='cpu')
-            except (OSError, EOFError, RuntimeError, pickle.UnpicklingError):
+            except (OSError, ValueError):
                 continue
             if {'meta', 'message_hub', 'optimizer'} <= checkpoint.keys():
                 yield path

@@ -11,6 +11,7 @@ from mmengine.device import get_device
 
 from mmqnet.command_line.class_checks import check_classes
 from mmqnet.command_line.model_checks import check_model
+from mmqnet.failures import naming
 
 _WRAPPERS = ('OptimWrapper', 'AmpOptimWrapper', 'BFloat16OptimWrapper')
 _OF_AMP = ('loss_scale', 'dtype', 'use_fsdp')  # arguments of AmpOptimWrapper alone
@@ -29,7 +30,8 @@ def load_config(args: argparse.Namespace, loaders: tuple[str, ...]) -> Config:
 
     Raises:
         FileNotFoundError: If the config file or an annotation file does not exist.
-        ValueError: If the model's keys are wrong, or its classes are not those of the data.
+        ValueError: If the config file cannot be read, the model's keys are wrong, or its classes
+            are not those of the data.
 
     Example:
         >>> import tempfile
@@ -46,7 +48,8 @@ def load_config(args: argparse.Namespace, loaders: tuple[str, ...]) -> Config:
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     if not Path(args.config).is_file():
         raise FileNotFoundError(f'the config file {args.config!r} does not exist')
-    config = Config.fromfile(args.config)
+    with naming(f'the config file {args.config!r} cannot be read'):
+        config = Config.fromfile(args.config)
     config.launcher = args.launcher
     if config.get('default_scope') == 'mmpretrain':
         _complete_mmpretrain(config)

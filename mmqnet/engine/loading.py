@@ -16,20 +16,20 @@ from torch import nn
 
 from mmqnet.engine.optimizers import check_optimizer_state
 from mmqnet.engine.unwrap import unwrap
-from mmqnet.models import check_state, read_checkpoint, warn_of_differences
+from mmqnet.models import check_end, check_state, warn_of_differences
 
 
 def check_file(runner: Runner) -> None:
-    """Refuse a local file that the runner is going to load, and that is no checkpoint.
+    """Refuse a local file that the runner is going to load, if it is missing or truncated.
 
     Raises:
         FileNotFoundError: If it does not exist.
-        ValueError: If it is truncated or no checkpoint.
+        ValueError: If it is truncated.
     """
     path = _source(runner)
     is_folder = path is not None and Path(path).is_dir()  # a checkpoint of DeepSpeed
     if path is not None and '://' not in path and not is_folder and not runner._has_loaded:
-        read_checkpoint(path)
+        check_end(path)
 
 
 def check_checkpoint(runner: Runner, checkpoint: Any) -> None:

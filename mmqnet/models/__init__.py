@@ -1,7 +1,12 @@
 """Building, converting and reporting on quantized models."""
 
 from mmqnet.models.alexnet import AlexNetBN
-from mmqnet.models.checkpoint_checks import check_state, read_checkpoint, warn_of_differences
+from mmqnet.models.checkpoint_checks import (
+    check_end,
+    check_state,
+    read_checkpoint,
+    warn_of_differences,
+)
 from mmqnet.models.convert import convert
 from mmqnet.models.loading import build_model, check_calibrated, is_complete, load_weights
 from mmqnet.models.packed_weights import (
@@ -26,6 +31,7 @@ __all__ = [
     'SumReport',
     'build_model',
     'check_calibrated',
+    'check_end',
     'check_file',
     'check_model_keys',
     'check_state',

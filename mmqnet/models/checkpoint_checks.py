@@ -33,15 +33,8 @@ def read_checkpoint(path: str) -> Mapping[str, Any]:
         ValueError: If it is truncated or no checkpoint.
     """
     if '://' not in path:
-        _check_end(path)
-        check_file(path)
-    try:
-        checkpoint = CheckpointLoader.load_checkpoint(path, map_location='cpu', logger='silent')
-    except Exception as error:  # whatever the bytes of another file make the unpickler do
-        reason = (str(error).splitlines() or [''])[0]
-        raise ValueError(
-            f'{path!r} cannot be read as a checkpoint: {type(error).__name__}: {reason}'
-        ) from error
+        check_end(path)
+    checkpoint = CheckpointLoader.load_checkpoint(path, map_location='cpu', logger='silent')
     weights_of(checkpoint, path)
     return checkpoint
 
@@ -142,13 +135,20 @@ def _check_quantizers(own: Mapping[str, Any], state: Mapping[str, Any], path: st
     )
 
 
-def _check_end(path: str) -> None:
+def check_end(path: str) -> None:
+    """Check that a local checkpoint exists and has its end, without reading it.
+
+    Raises:
+        FileNotFoundError: If it does not exist.
+        ValueError: If it is truncated, or a packed one that is damaged.
+    """
     file = Path(path).expanduser()
     if not file.is_file():
         raise FileNotFoundError(f'the checkpoint {path!r} does not exist')
     with file.open('rb') as begin:  # a zip file, unless it is of a torch before 1.6
         if begin.read(2) == b'PK' and not zipfile.is_zipfile(file):
             raise ValueError(f'the checkpoint {path!r} is truncated: its end is missing')
+    check_file(path)
 
 
 def _own_state(model: nn.Module) -> dict[str, Any]:

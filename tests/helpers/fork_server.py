@@ -3,7 +3,9 @@
 import contextlib
 import json
 import os
+import select
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -24,13 +26,23 @@ for line in sys.stdin:
         print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), file=replies)
         continue
     os.setsid()
-    output = os.open(request['output'], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.environ.update(request['environment'])
+    ranks = []
+    for rank in range(1, request['processes']):
+        pid = os.fork()
+        if not pid:
+            os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank))
+            ranks = []
+            break
+        ranks.append(pid)
+    output = os.open(request['output'], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(output, 1)
     os.dup2(output, 2)
     sys.argv = request['command']
     sys.path[0] = os.path.dirname(sys.argv[0])
     runpy.run_path(sys.argv[0], run_name='__main__')
-    sys.exit()
+    failed = [pid for pid in ranks if os.waitpid(pid, 0)[1]]
+    sys.exit(bool(failed))
 """
 
 
@@ -58,21 +70,38 @@ class ForkServer:
         self._replies = os.fdopen(receiving)
         self._output = folder / 'output.txt'
 
-    def start(self, script: Path | str, *arguments: object) -> None:
-        """Start a script; the one before must have ended."""
-        command = [str(script), *map(str, arguments)]
-        self._server.stdin.write(json.dumps(dict(command=command, output=str(self._output))) + '\n')
+    def start(self, script: Path | str, *arguments: object, processes: int = 1) -> None:
+        """Start a script; the one before must have ended.
+
+        Several processes find each other as those that ``torchrun`` starts.
+        """
+        self._output.write_text('')
+        request = dict(
+            command=[str(script), *map(str, arguments)],
+            output=str(self._output),
+            processes=processes,
+            environment=_environment(processes),
+        )
+        self._server.stdin.write(json.dumps(request) + '\n')
         self._server.stdin.flush()
         self._pid = int(self._replies.readline())
 
     def wait(self) -> tuple[int, str]:
         """Wait for its end and return its exit code and what it printed."""
         code = int(self._replies.readline())
-        return code, self._output.read_text()
+        return code, self.output()
 
-    def run(self, script: Path | str, *arguments: object) -> tuple[int, str]:
+    def output(self) -> str:
+        """Return what it has printed so far."""
+        return self._output.read_text()
+
+    def is_running(self) -> bool:
+        """Return whether the server has not told its end yet."""
+        return not select.select([self._replies], [], [], 0)[0]
+
+    def run(self, script: Path | str, *arguments: object, processes: int = 1) -> tuple[int, str]:
         """Start a script and wait for its end."""
-        self.start(script, *arguments)
+        self.start(script, *arguments, processes=processes)
         return self.wait()
 
     def kill_when(self, moment) -> tuple[int, str]:
@@ -82,7 +111,7 @@ class ForkServer:
         """
         deadline = time.monotonic() + 300
         while not moment():
-            assert time.monotonic() < deadline, self._output.read_text()[-3000:]
+            assert time.monotonic() < deadline, self.output()[-3000:]
             time.sleep(0.005)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._pid, signal.SIGKILL)
@@ -93,3 +122,13 @@ class ForkServer:
         self._server.stdin.close()
         self._replies.close()
         self._server.wait(timeout=60)
+
+
+def _environment(processes: int) -> dict[str, str]:
+    if processes == 1:
+        return {}
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        port = free.getsockname()[1]
+    rank = dict(RANK='0', LOCAL_RANK='0', WORLD_SIZE=str(processes))
+    return dict(**rank, MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port))

@@ -1,6 +1,8 @@
-"""Hooks with which a config ends its own process at a chosen moment, as SIGKILL does."""
+"""Hooks with which a config ends its own process, or fails, at a chosen moment."""
 
+import multiprocessing
 import os
+import resource
 import signal
 import threading
 from pathlib import Path
@@ -35,6 +37,30 @@ class KillBeforeIteration(Hook):
     def before_train_iter(self, runner, batch_idx, data_batch=None):
         if runner.iter == self.iteration:
             kill()
+
+
+@HOOKS.register_module()
+class FailBeforeIteration(Hook):
+    """Let the disk, the data or a worker of the data loader fail just before a training step."""
+
+    def __init__(self, iteration, failure, data=None):
+        self.iteration = iteration
+        self.fail = dict(disk=self.fill_disk, data=self.take_data, worker=self.kill_worker)[failure]
+        self.data = data
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        if runner.iter == self.iteration:
+            self.fail()
+
+    def fill_disk(self):
+        # a checkpoint does not fit, the log does
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2**17, 2**17))
+
+    def take_data(self):
+        os.rename(self.data, f'{self.data}.gone')
+
+    def kill_worker(self):
+        os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
 
 
 @HOOKS.register_module()

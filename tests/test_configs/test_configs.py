@@ -39,6 +39,7 @@ WEIGHTS = {'w1': 2, 'w2': 3, 'w3pm2': 5, 'w3': 7, 'w4': 15, 'w5': 31, 'w8': 255,
 # the methods of other papers, whose k-bit weights have 2^k levels, but for ternary ones
 METHODS = {
     'lsq': ('LSQ', 'LSQ'),
+    'dorefa': ('DoReFa', None),
     'dorefa-pact': ('DoReFa', 'PACT'),
     'bwn': ('BWN', None),
     'twn': ('TWN', None),
@@ -83,8 +84,11 @@ def test_every_recipe_is_there():
         *('w1-a1', 'w1-a2', 'w2-a2', 'w3-a3', 'w4-a4', 'w3-a8', 'w8-a8'),
         *('w2-a32u', 'w3-a32u', 'w1-a2u', 'w2-a2u', 'w3-a3u', 'w4-a4u', 'w3-a8u', 'w8-a8u'),
         *('w2-a2-int', 'w4-a4-int', 'w3-a8-int', 'w8-a8-int'),
-        *('lsq_w4-a4', 'lsq_w2-a2', 'lsq_w1-a2', 'lsq_w3-a8'),
-        *('dorefa-pact_w2-a2', 'dorefa-pact_w4-a4', 'bwn_w1-a32', 'twn_w2-a32'),
+        *('w1-a32u', 'bwn_w1-a32', 'twn_w2-a32'),
+        *('lsq_w4-a4', 'lsq_w3-a3', 'lsq_w2-a2', 'lsq_w1-a2', 'lsq_w3-a8'),
+        *('lsq_w3-a32', 'lsq_w2-a32', 'lsq_w1-a32'),
+        *('dorefa-pact_w4-a4', 'dorefa-pact_w3-a3', 'dorefa-pact_w2-a2', 'dorefa-pact_w1-a2'),
+        *('dorefa-pact_w3-a8', 'dorefa_w3-a32', 'dorefa_w2-a32', 'dorefa_w1-a32'),
     }
 
 
@@ -94,8 +98,12 @@ def test_recipe_of_another_method(recipe):
     assert set(config) == {'quantization', 'quantization_hooks'}
     checked = QuantizationConfig.from_dict(config.quantization)
     method, bits = recipe.split('_')
-    assert tuple(q and q.type for q in (checked.weight, checked.activation)) == METHODS[method]
     weights, activations = bits.split('-')
+    of_weights, of_activations = METHODS[method]
+    assert checked.weight.type == of_weights
+    assert (checked.activation and checked.activation.type) == (
+        None if activations == 'a32' else of_activations
+    )
     expected = 3 if method == 'twn' else 2 ** int(weights[1:])
     assert len(checked.weight.levels) == expected
     assert levels_of(config.quantization, 'activation') == ACTIVATIONS[activations]

@@ -4,6 +4,7 @@ import os
 import pickle
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,8 @@ import torch
 from fork_server import ForkServer
 from killed_runs import BALLAST
 from mmengine.runner import find_latest_checkpoint
+from same_end import differences
+from toy_data import make_configs, make_data
 
 
 @pytest.fixture(scope='module')
@@ -66,14 +69,17 @@ default_hooks = dict(
 train_dataloader = dict(num_workers=0, persistent_workers=False)
 train_cfg = dict(max_epochs=1, val_interval=1)
 """
-# By iterations, in which only the order of the samples is random.
+# By iterations; a phase begins where a checkpoint is saved, so that a resumed run calibrates.
 ITERATIONS = """
 _base_ = 'survival.py'
-train_dataloader = dict(
-    num_workers=0, persistent_workers=False, sampler=dict(_delete_=True, type='InfiniteSampler'),
-    dataset=dict(dataset=dict(pipeline=_base_.pipeline)))
+train_dataloader = dict(sampler=dict(_delete_=True, type='InfiniteSampler'))
 train_cfg = dict(_delete_=True, by_epoch=False, max_iters=9, val_interval=9)
-default_hooks = dict(checkpoint=dict(by_epoch=False, interval=3))
+default_hooks = dict(
+    checkpoint=dict(by_epoch=False, interval=3),
+    phases=dict(schedule=[
+        dict(begin=0, phase='weights'), dict(begin=1 / 3, phase='activations')]))
+env_cfg = dict(dist_cfg=dict(backend='gloo'))
+model_wrapper_cfg = dict(type='MMDistributedDataParallel', device_ids=None)
 """
 KILLED_ITERATIONS = """
 _base_ = 'iterations.py'
@@ -181,7 +187,7 @@ class TestSurvival:
 
     def test_ends_with_the_same_bits_as_an_uninterrupted_run(self, trained, whole):
         assert '19 of 28 layers quantized' in whole[1]
-        assert_same_end(whole[0], trained.work_dir / 'epoch_3.pth')
+        assert differences(whole[0], trained.work_dir / 'epoch_3.pth') == []
 
     def test_killed_after_a_random_time(self, server, survival, float_checkpoint, whole, tmp_path):
         """At another moment in each run of the tests; pytest shows it if this fails."""
@@ -195,23 +201,28 @@ class TestSurvival:
         server.kill_when(lambda: time.monotonic() >= end)
         code, output = server.run('tools/train.py', survival, *options)
         assert code == 0, output[-3000:]
-        assert_same_end(whole[0], tmp_path / 'run/epoch_3.pth')
+        assert differences(whole[0], tmp_path / 'run/epoch_3.pth') == []
 
     def test_a_training_by_iterations(self, server, survival, float_checkpoint, tmp_path):
-        """Its samples go on in their order, which is all that is random here."""
+        """On two processes; workers load ahead, and the first part of a phase calibrates."""
         config = survival.with_name('iterations.py')
         config.write_text(ITERATIONS)
         killed = survival.with_name('killed_iterations.py')
         killed.write_text(KILLED_ITERATIONS)
-        options = ['--resume', '--cfg-options', f'load_from={float_checkpoint}']
-        code, output = server.run('tools/train.py', killed, '--work-dir', tmp_path / 'a', *options)
+        options = ['--launcher', 'pytorch', '--resume',
+                   '--cfg-options', f'load_from={float_checkpoint}']  # fmt: skip
+        code, output = server.run(
+            'tools/train.py', killed, '--work-dir', tmp_path / 'a', *options, processes=2
+        )
         assert code == -signal.SIGKILL, output[-3000:]
         for run in ('a', 'b'):
             folder = tmp_path / run
-            code, output = server.run('tools/train.py', config, '--work-dir', folder, *options)
+            code, output = server.run(
+                'tools/train.py', config, '--work-dir', folder, *options, processes=2
+            )
             assert code == 0, output[-3000:]
             assert ('resumed epoch: 0, iter: 3' in output) is (run == 'a')
-        assert_same_end(tmp_path / 'b/iter_9.pth', tmp_path / 'a/iter_9.pth')
+        assert differences(tmp_path / 'b/iter_9.pth', tmp_path / 'a/iter_9.pth') == []
 
     def test_killed_before_every_file_operation_of_saving(self, server, survival, tmp_path):
         """A complete checkpoint that `last_checkpoint` names, and a complete best one, remain."""
@@ -230,29 +241,74 @@ class TestSurvival:
         ]
 
 
-def assert_same_end(expected, found):
-    """Compares what two checkpoints would go on with."""
-    expected, found = (torch.load(path, weights_only=False) for path in (expected, found))
-    kept = ('state_dict', 'ema_state_dict', 'optimizer', 'param_schedulers')
-    assert set(kept) < expected.keys()
-    for key in kept:
-        assert_equal(expected[key], found[key], key)
+FAILING = """
+_base_ = 'quantized.py'
+custom_imports = dict(imports=['killed_runs'])
+train_dataloader = dict(num_workers=2)
+default_hooks = dict(
+    checkpoint=dict(type='mmqnet.CheckpointHook', max_keep_ckpts=1),
+    randomness=dict(type='mmqnet.RandomnessHook'), phases=None, gap=None)
+custom_hooks = [*_base_.custom_hooks, {fail}]
+train_cfg = dict(max_epochs=2)
+"""
+FAILURES = dict(
+    worker='DataLoader worker (pid {pid}) is killed by signal: Killed: fewer ',
+    data="No such file or directory: '{data}/train/",
+    disk='File too large',
+)
 
 
-def assert_equal(expected, found, where):
-    """Compares nested dicts, lists and tensors bit by bit."""
-    if isinstance(expected, dict):
-        assert expected.keys() == found.keys(), where
-        for key, value in expected.items():
-            assert_equal(value, found[key], f'{where}.{key}')
-    elif isinstance(expected, list | tuple):
-        assert len(expected) == len(found), where
-        for i, value in enumerate(expected):
-            assert_equal(value, found[i], f'{where}[{i}]')
-    elif isinstance(expected, torch.Tensor):
-        assert torch.equal(expected, found), where
-    else:
-        assert expected == found, where
+class TestFailures:
+    @pytest.fixture(scope='class')
+    def failed(self, server, float_checkpoint, tmp_path_factory):
+        """What a run prints that fails in its second epoch, thrice, and its folder."""
+        folder = tmp_path_factory.mktemp('failures')
+        data = make_data(folder / 'data')
+        configs = make_configs(folder / 'configs', data)
+        outputs = {}
+        for failure in (*FAILURES, None):
+            hook = dict(type='FailBeforeIteration', iteration=6, failure=failure)
+            fail = [dict(hook, data=str(data / 'train'))] if failure else []
+            text = FAILING.replace('{fail}', repr(fail).strip('[]'))
+            (configs / 'failing.py').write_text(text)
+            code, outputs[failure] = server.run(
+                'tools/train.py', configs / 'failing.py', '--work-dir', folder / 'run', '--resume',
+                '--cfg-options', f'load_from={float_checkpoint}',
+            )  # fmt: skip
+            assert (code != 0) is bool(failure), outputs[failure][-3000:]
+            if failure == 'data':
+                shutil.move(data / 'train.gone', data / 'train')
+        return outputs, folder
+
+    @pytest.mark.parametrize('failure', FAILURES)
+    def test_the_last_line_names_the_cause_and_the_remedy(self, failed, failure):
+        outputs, folder = failed
+        last = outputs[failure].strip().splitlines()[-1]
+        start, _, rest = last.partition(' iterations, in epoch 2: ')
+        assert re.fullmatch(r'train\.py: error: the training stopped after \d+', start), last
+        cause = re.escape(FAILURES[failure]).replace(r'\{pid\}', r'\d+')
+        assert re.search(cause.replace(r'\{data\}', re.escape(str(folder / 'data'))), rest), last
+        latest = folder / 'run/epoch_1.pth'
+        assert f'--resume goes on from {str(latest)!r}, which is complete' in rest
+        assert 'Traceback' not in outputs[failure]
+
+    def test_the_run_goes_on(self, failed):
+        outputs, folder = failed
+        for failure in ('data', 'disk', None):
+            assert 'resumed epoch: 1, iter: 6' in outputs[failure]
+        assert {p.name for p in (folder / 'run').glob('*.pth')} == {'epoch_2.pth'}
+
+    def test_a_work_dir_that_cannot_be_written(self, server, configs, tmp_path):
+        (tmp_path / 'file').touch()
+        work_dir = str(tmp_path / 'file/run')
+        code, output = server.run(
+            'tools/train.py', configs / 'float.py', '--work-dir', work_dir, '--resume'
+        )
+        assert code != 0
+        (line,) = output.strip().splitlines()
+        assert line == (
+            f'train.py: error: the work dir {work_dir!r} cannot be written: Not a directory'
+        )
 
 
 @pytest.fixture(scope='module')

@@ -9,11 +9,14 @@ from peers import SPAN, Function, ReferenceLoop, installed_peers
 from torch import Tensor
 
 from mmqnet.ops import kmeans_1d, soft_quantize
+from mmqnet.quantizers import Sample, build_quantizer, quantizer_config
 
 SIZES = {'small': (1, 64, 28, 28), 'middle': (4, 64, 56, 56), 'large': (8, 64, 75, 75)}
 LEVELS = (1, 2, 3, 6, 15, 31, 255)
 TEMPERATURES = (1.0, 10.0, 100.0)
 REPEATS = 9
+# Role and type of the other methods.
+METHODS = {'LSQ': 'weight', 'PACT': 'activation', 'DoReFa': 'activation'}
 REFERENCE_REPEATS = 2  # it takes seconds at n = 255
 REFERENCE_TARGETS = {6: 8.0, 255: 150.0}
 # Forward reads x and writes y, backward reads x and a gradient and writes one: 20 bytes an element,
@@ -36,6 +39,7 @@ def measure(shape: tuple[int, ...], n: int, settings: Settings) -> Row:
     """Time all functions of one case."""
     peers, left_out = installed_peers(n)
     functions = {**peers, 'relu': torch.relu, 'reference loop': reference_loop(n)}
+    functions.update({method: of_method(method, n) for method in METHODS})
     kinds = {
         kind: {f'{kind} T={t:g}': ours(n, kind, t) for t in TEMPERATURES}
         for kind in ('uniform', 'kmeans')
@@ -70,6 +74,9 @@ def compare(
         )
         for kind in kinds
     }
+    for method in METHODS:
+        ratio = median_ratio(seconds, method, 'torch learned')
+        ratios[f'{method} / torch learned'] = Ratio(ratio, at_most=1.0 if method == 'LSQ' else None)
     for peer in ('brevitas', 'torchao'):
         if peer in seconds:
             ratios[f'uniform / {peer}'] = Ratio(worst('uniform', peer))
@@ -107,6 +114,20 @@ def ours(n: int, kind: str, temperature: float) -> Function:
         thresholds = (centres[1:] + centres[:-1]) / 2
     at = torch.tensor(temperature)
     return lambda x: soft_quantize(x, levels, thresholds, alpha, beta, at)
+
+
+def of_method(method: str, n: int) -> Function:
+    """Return the quantizer of another method, as it is in training."""
+    role = METHODS[method]
+    x = torch.randn(1, 20_000, generator=torch.Generator().manual_seed(0))
+    if role == 'activation':
+        levels, x = torch.arange(n + 1.0), x.relu()
+    else:
+        levels = level_set(n)[0] if n > 1 else torch.tensor([-1.0, 1.0])
+    config = dict(type=method, levels=levels.tolist())
+    quantizer = build_quantizer(quantizer_config(config, role, role))
+    quantizer.initialize(Sample(x, x.abs().amax(1), signed=role == 'weight'))
+    return quantizer.train()
 
 
 def reference_loop(n: int) -> Function:

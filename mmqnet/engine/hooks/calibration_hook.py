@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from mmengine.dist import broadcast, is_distributed
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import nn
@@ -98,12 +99,24 @@ class CalibrationHook(Hook):
         model, *averages = with_averages(runner)
         if not pending_quantizers(model):
             return
+        _share_buffers(model)
         train = runner.train_dataloader
         done = calibrate_on_samples(model, train, self._num_samples, self._seed)
         for average in averages:
             _copy_quantizers(done, model, average)
         runner.logger.info(f'Calibrated {len(done)} quantizers')
         self._waiting = [quantizer for quantizer in self._waiting if not quantizer.is_calibrated]
+
+
+def _share_buffers(model: nn.Module) -> None:
+    """Take the batch statistics of the first process, which alone are in a checkpoint.
+
+    Each process updates its own. Activations are observed with them, so that a run which is resumed
+    where a phase begins would be calibrated with others.
+    """
+    if is_distributed():
+        for buffer in model.buffers():
+            broadcast(buffer)
 
 
 def _copy_quantizers(names: list[str], source: nn.Module, target: nn.Module) -> None:

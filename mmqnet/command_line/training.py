@@ -1,0 +1,82 @@
+"""A training, and what to say when the world around it fails."""
+
+import logging
+import os
+import re
+from pathlib import Path
+
+from mmengine.runner import Runner, find_latest_checkpoint
+
+from mmqnet.models import is_complete
+
+_WORKER = re.compile(r'DataLoader worker \(pid.*')
+
+
+def check_work_dir(work_dir: str) -> None:
+    """Make the folder of a run, and check that files can be written there.
+
+    Raises:
+        OSError: If they cannot.
+
+    Example:
+        >>> check_work_dir('/dev/null/run')
+        Traceback (most recent call last):
+            ...
+        OSError: the work dir '/dev/null/run' cannot be written: Not a directory
+    """
+    probe = Path(work_dir, f'.{os.getpid()}.probe')
+    try:
+        probe.parent.mkdir(parents=True, exist_ok=True)
+        with probe.open('wb') as file:
+            file.write(bytes(4096))
+    except OSError as error:
+        raise OSError(f'the work dir {work_dir!r} cannot be written: {error.strerror}') from error
+    finally:
+        _remove(probe)
+
+
+def train(runner: Runner) -> None:
+    """Train, and name cause and remedy if a disk, the data or a worker of the loader fails.
+
+    Raises:
+        RuntimeError: If the training was stopped by one of these.
+    """
+    # a disk that is full would print a traceback for each line of the log
+    logging.raiseExceptions = False
+    try:
+        runner.train()
+    except (OSError, RuntimeError) as error:
+        cause = _cause_of(error)
+        if cause is None:
+            raise
+        epoch, iteration = runner.epoch, runner.iter
+        raise RuntimeError(
+            f'the training stopped after {iteration} iterations, in epoch {epoch + 1}: {cause}. '
+            f'{_remedy(runner.work_dir)}'
+        ) from error
+
+
+def _cause_of(error: OSError | RuntimeError) -> str | None:
+    worker = _WORKER.search(str(error))
+    if worker and not isinstance(error, OSError):
+        return (
+            f'{worker[0].rstrip(" .")}: fewer `train_dataloader.num_workers` need less memory, and '
+            '0 shows an error of the data pipeline'
+        )
+    # an error in a worker has its whole traceback as its text, the message last
+    lines = str(error).strip().splitlines()
+    return lines[-1].strip() if isinstance(error, OSError) and lines else None
+
+
+def _remedy(work_dir: str) -> str:
+    named = Path(work_dir, 'last_checkpoint').exists() and find_latest_checkpoint(work_dir)
+    if named and ('://' in named or is_complete(named)):
+        return f'Once this is mended, --resume goes on from {named!r}, which is complete'
+    return 'It had saved no checkpoint'
+
+
+def _remove(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError:
+        pass  # below a file
