@@ -243,7 +243,7 @@ def make_exported_rows(float_checkpoint: Path, quantized_checkpoint: Path) -> li
 
 
 def draw(float_checkpoint: Path, quantized_checkpoint: Path, exported: Path) -> None:
-    picture = OUT_DIR / 'detections.png'
+    picture = OUT_DIR / 'detections.jpg'
     title = 'Pictures: float, quantized and exported'
     if is_newer(picture, exported):
         reuse(title, picture)
@@ -253,7 +253,7 @@ def draw(float_checkpoint: Path, quantized_checkpoint: Path, exported: Path) -> 
         ('quantized', QUANTIZED_CONFIG, quantized_checkpoint),
         ('ONNX Runtime', QUANTIZED_CONFIG, exported),
     )
-    command = ['python', 'tools/analyze.py', 'detections', '--image-dir', str(DATA_DIR / 'val')]
+    command = ['python', 'tools/analyze.py', 'detections', '--images', str(DATA_DIR / 'val')]
     for model in models:
         command += ['--model', *map(str, model)]
     run(title, MINUTES['pictures'], [*command, '--out', str(picture)])
@@ -284,7 +284,7 @@ def demo(all_bits: bool) -> None:
     name = 'all_bits' if all_bits else 'results'
     text = write_results(OUT_DIR, name, rows)
     took = describe_time(time.monotonic() - start)
-    files = f'{name}.md, {name}.json, *.onnx, detections.png'
+    files = f'{name}.md, {name}.json, *.onnx, detections.jpg'
     say(f'\n{text}\nIn {OUT_DIR}: {files}. All of it took {took}.')
 
 

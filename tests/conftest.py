@@ -85,6 +85,8 @@ def run_python():
 # one of them alone.
 LONGEST_FILES = (
     'test_train_test.py',
+    'test_notebook.py',
+    'test_tutorials.py',
     'test_configs.py',
     'test_hooks.py',
     'test_families.py',

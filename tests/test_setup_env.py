@@ -104,7 +104,7 @@ def test_wheels_are_kept_whole_or_not_at_all(setup_env, tmp_path, capsys):
 def test_kept_wheel_is_taken_and_a_wrong_one_replaced(setup_env, tmp_path, monkeypatch):
     """With real files; what takes minutes, installing and compiling, is noted only."""
     arguments = argparse.Namespace(
-        venv=str(tmp_path / 'venv'), stack='onedl', torch='2', torchvision='0'
+        venv=str(tmp_path / 'venv'), stack='onedl', torch='2', torchvision='0', extras=()
     )
     made, fits = [], []
 

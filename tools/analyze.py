@@ -1,4 +1,4 @@
-"""Pictures of a quantized model and of its training, and what a config quantizes."""
+"""Pictures of a quantized model and of its training, and pages about it."""
 
 from __future__ import annotations
 
@@ -51,7 +51,12 @@ def parse_args(args: list[str] | None = None) -> argparse.Namespace:
     gap.add_argument('log', help='scalars.json of a run, or its work dir')
     gap.add_argument('--metric', help='default: the first one in the log')
     add_detections(add('detections', 'Detections of several models beside each other', out))
-    add('report', 'Print what a config quantizes, layer by layer', config)
+    report = add('report', 'One HTML page about a checkpoint', *of_model)
+    report.add_argument(
+        '--log',
+        help="log of the training, or its work dir, for the gap (default: the checkpoint's)",
+    )
+    add('layers', 'Print what a config quantizes, layer by layer', config)
     return parser.parse_args(args)
 
 
@@ -79,7 +84,9 @@ def shared_arguments() -> tuple[Parser, ...]:
         metavar='N',
         help='draw activations, collected on N validation images',
     )
-    out.add_argument('--out', required=True, help='picture to write: .png, .svg, .pdf, ..')
+    out.add_argument(
+        '--out', required=True, help='file to write: .png, .svg, .pdf, .. or .html for a report'
+    )
     return config, checkpoint, layer, data, out
 
 
@@ -94,16 +101,18 @@ def add_detections(parser: Parser) -> None:
         help='a detector, float or quantized, or an exported file (.onnx) in ONNX Runtime, for '
         'one row; may be given several times',
     )
-    parser.add_argument('--image-dir', type=Path, required=True, help='folder of images')
+    parser.add_argument(
+        '--images', type=Path, nargs='+', required=True, metavar='PATH', help='pictures, or folders'
+    )
     parser.add_argument(
         '--num-images',
         type=positive_integer,
-        default=6,
+        default=4,
         metavar='N',
-        help='the first N (default 6)',
+        help='the first N (default 4)',
     )
     parser.add_argument(
-        '--score-thr', type=float, default=0.4, help='lowest score of a drawn box (default 0.4)'
+        '--score-thr', type=float, default=0.5, help='lowest score of a drawn box (default 0.5)'
     )
 
 
@@ -114,7 +123,7 @@ def load_model(args: argparse.Namespace, config: Config) -> nn.Module:
     from mmqnet.models import build_model, check_calibrated, load_weights
 
     model = build_model(config)
-    if args.command != 'overview':  # report a wrong name before the long work
+    if 'layer' in args:  # report a wrong name before the long work
         vis.check_layer(model, args.layer, 'input' if args.data else 'weight')
     with safe_loading(args.trust_checkpoint):
         load_weights(model, args.checkpoint)
@@ -161,10 +170,11 @@ def detect(config: str, checkpoint: str, images: list[np.ndarray]) -> tuple[list
 
 
 def draw_detections(args: argparse.Namespace) -> vis.Figure:
-    """Detect the objects of some images with each model, and draw them.
+    """Detect the objects of some pictures with each model, and draw them.
 
     Raises:
-        FileNotFoundError: If a config, a checkpoint or the images do not exist.
+        FileNotFoundError: If a config, a checkpoint or the pictures do not exist.
+        ValueError: If a file is no picture.
     """
     import mmcv
 
@@ -173,10 +183,7 @@ def draw_detections(args: argparse.Namespace) -> vis.Figure:
 
     for _, _, checkpoint in args.model:
         check_checkpoint(checkpoint)
-    paths = sorted(path for path in args.image_dir.iterdir() if path.suffix in ('.jpg', '.png'))
-    if not paths:
-        raise FileNotFoundError(f'no images (.jpg, .png) in {str(args.image_dir)!r}')
-    images = [mmcv.imread(path) for path in paths[: args.num_images]]  # BGR
+    images = vis.read_pictures(args.images, args.num_images)
     predictions, classes = {}, ()
     for title, config, checkpoint in args.model:
         with safe_loading(args.trust_checkpoint):
@@ -185,25 +192,49 @@ def draw_detections(args: argparse.Namespace) -> vis.Figure:
     return vis.draw_side_by_side(rgb, predictions, classes, args.score_thr)
 
 
-def run(args: argparse.Namespace) -> None:
-    from mmengine.logging import MMLogger
-
+def write_report(args: argparse.Namespace) -> None:
+    """Write the page about a checkpoint."""
+    from mmqnet import atomic
     from mmqnet import visualization as vis
+    from mmqnet.command_line import load_config
+    from mmqnet.visualization.report import check_page_path, make_report
+
+    check_page_path(args.out)
+    config = load_config(args, ('val_dataloader',) if args.data else ())
+    model = load_model(args, config)
+    batches = vis.load_images(config, 'val_dataloader', args.data or 0)
+    with safe_loading(args.trust_checkpoint):
+        page = make_report(model, config, args.checkpoint, batches, args.log)
+    atomic.write_text(args.out, page)
+
+
+def print_layers(args: argparse.Namespace) -> None:
     from mmqnet.command_line import load_config
     from mmqnet.models import build_model
 
-    MMLogger.get_instance('analyze', log_level='WARNING')  # the report of a model is not news here
-    if args.command == 'report':
-        print(build_model(load_config(args, ())).quantization_report.table())
-        return
+    print(build_model(load_config(args, ())).quantization_report.table())
+
+
+def write_picture(args: argparse.Namespace) -> None:
+    from mmqnet import visualization as vis
+
     vis.check_picture_path(args.out)
     if args.command == 'gap':
         figure = vis.draw_gap(vis.read_gap(args.log, args.metric))
-    elif args.command == 'detections':
-        figure = draw_detections(args)
     else:
-        figure = draw_model(args)
+        figure = draw_detections(args) if args.command == 'detections' else draw_model(args)
     vis.save_figure(figure, args.out)
+
+
+def run(args: argparse.Namespace) -> None:
+    from mmengine.logging import MMLogger
+
+    MMLogger.get_instance('analyze', log_level='WARNING')  # the report of a model is not news here
+    if args.command == 'layers':
+        print_layers(args)
+        return
+    write = write_report if args.command == 'report' else write_picture
+    write(args)
     print(f'written to {args.out}')
 
 

@@ -18,5 +18,6 @@ def render(
         table.add_row(*row)
     out = io.StringIO()
     # as wide as the longest names need: rich cuts what does not fit
-    Console(file=out, width=1000, color_system=None).print(table)
+    # in a notebook rich would show the table instead of writing it
+    Console(file=out, width=1000, color_system=None, force_jupyter=False).print(table)
     return '\n'.join([out.getvalue().rstrip(), *notes])

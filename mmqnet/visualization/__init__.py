@@ -4,8 +4,9 @@ from matplotlib.figure import Figure
 
 from mmqnet.visualization.detections import draw_side_by_side
 from mmqnet.visualization.gap import GapCurve, draw_gap, read_gap
-from mmqnet.visualization.images import load_images
+from mmqnet.visualization.images import load_images, read_pictures
 from mmqnet.visualization.overview import draw_overview
+from mmqnet.visualization.sensitivity import draw_frontier, draw_sensitivities
 from mmqnet.visualization.sources import (
     LayerValues,
     check_layer,
@@ -25,13 +26,16 @@ __all__ = [
     'check_picture_path',
     'collect_inputs',
     'draw_curves',
+    'draw_frontier',
     'draw_gap',
     'draw_overview',
+    'draw_sensitivities',
     'draw_side_by_side',
     'draw_staircase',
     'input_names',
     'load_images',
     'read_gap',
+    'read_pictures',
     'save_figure',
     'weight_names',
     'weight_values',

@@ -50,11 +50,12 @@ class ForkServer:
     """Run one script after another, each in its own process and session.
 
     Args:
-        root: Working directory of the scripts, and the first entry of the module search path.
+        root: The first entry of the module search path.
         folder: For what they print.
+        working_directory: Of the scripts. Default: ``root``.
     """
 
-    def __init__(self, root: Path, folder: Path) -> None:
+    def __init__(self, root: Path, folder: Path, working_directory: Path | None = None) -> None:
         helpers = Path(__file__).parent
         environment = {
             **os.environ,
@@ -63,8 +64,9 @@ class ForkServer:
         }
         receiving, sending = os.pipe()
         self._server = subprocess.Popen(
-            [sys.executable, '-c', _SERVER, str(sending)], cwd=root, env=environment, text=True,
-            stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, pass_fds=[sending],
+            [sys.executable, '-c', _SERVER, str(sending)],
+            cwd=working_directory or root, env=environment, text=True, pass_fds=[sending],
+            stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
         )  # fmt: skip
         os.close(sending)
         self._replies = os.fdopen(receiving)

@@ -85,6 +85,15 @@ def write_imagenet(root: Path, train: int, val: int) -> None:
         _write(root / 'meta' / f'{split}.txt', '\n'.join(lines))
 
 
+def write_class_folders(root: Path, classes: Sequence[str], count: int) -> None:
+    """Write ``train`` and ``val`` with a folder of ``count`` images for each class."""
+    for seed, split in enumerate(('train', 'val')):
+        for number, name in enumerate(classes):
+            for i in range(count):
+                path = root / split / name / f'{i:04}.jpg'
+                _write_image(path, seed=1000 * seed + 100 * number + i)
+
+
 def _write_image(path: Path, seed: int) -> list[tuple[int, int, int, int]]:
     """Write an image with two boxes, each (x, y, width, height), and return the boxes."""
     random = np.random.default_rng(seed)

@@ -266,7 +266,7 @@ def test_the_picture_is_drawn_by_a_tool_that_takes_these_arguments(demo, monkeyp
         ('quantized', 'quantized.pth'),
         ('ONNX Runtime', 'int.onnx'),
     ]
-    assert Path(parsed.out) == demo.OUT_DIR / 'detections.png'
+    assert Path(parsed.out) == demo.OUT_DIR / 'detections.jpg'
 
 
 def test_describe_backbone(modules):

@@ -3,6 +3,7 @@
 import importlib.util
 import re
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 import torch
@@ -10,6 +11,8 @@ from mmengine.config import Config
 from mmengine.runner import save_checkpoint
 from synthetic_data import write_imagenet
 from toy_models import build, calibrated, classifier, quantized
+
+from mmqnet.quantizers import quantizers_of
 
 pytest.importorskip('mmpretrain')
 TOOL = Path(__file__).parents[2] / 'tools' / 'analyze.py'
@@ -105,7 +108,7 @@ def test_detections_of_a_float_and_a_quantized_model(analyze, configs, float_che
     ]
     arguments = [str(argument) for row in rows for argument in ('--model', *row)]
     folder = Path(config.val_dataloader.dataset.data_root, 'val')
-    arguments += ['--image-dir', str(folder), '--num-images', '2', '--score-thr', '0.01']
+    arguments += ['--images', str(folder), '--num-images', '2', '--score-thr', '0.01']
     analyze('detections', *arguments, '--out', str(tmp_path / 'picture.svg'))
     picture = (tmp_path / 'picture.svg').read_text()
     assert all(f'<!-- {title} -->' in picture for title, *_ in rows)
@@ -116,13 +119,58 @@ def test_detections_of_a_float_and_a_quantized_model(analyze, configs, float_che
         )
     empty = tmp_path / 'empty'
     empty.mkdir()
-    arguments[arguments.index('--image-dir') + 1] = str(empty)
-    with pytest.raises(SystemExit, match=r'no images \(\.jpg, \.png\) in .*empty'):
-        analyze('detections', *arguments, '--out', str(tmp_path / 'a.png'))
+    wrong = tmp_path / 'wrong.png'
+    wrong.write_text('no picture')
+    for path, message in (
+        (empty, r'no pictures \(\.jpg, .*\) in .*empty'),
+        (tmp_path / 'nowhere', "nowhere' does not exist"),
+        (wrong, r"wrong\.png' cannot be read as a picture"),
+    ):
+        arguments[arguments.index('--images') + 1] = str(path)
+        with pytest.raises(SystemExit, match=message):
+            analyze('detections', *arguments, '--out', str(tmp_path / 'a.png'))
+    report = tmp_path / 'report.html'
+    analyze('report', *map(str, rows[1][1:]), '--data', '2', '--out', str(report))
+    page = report.read_text()
+    assert 'data:image/jpeg;base64,' in page
+    assert '<dd>2</dd>' in page
 
 
-def test_report(analyze):
-    text = analyze('report', 'quantized.py')
+def test_report_is_one_page_that_needs_no_other_file(analyze, files, tmp_path):
+    out = tmp_path / 'report.html'
+    log = tmp_path / 'scalars.json'
+    log.write_text(
+        '{"gap/soft/top1": 60.0, "gap/hard/top1": 58.5, "step": 1}\n'
+        '{"gap/soft/top1": 61.0, "gap/hard/top1": 60.5, "step": 2}\n'
+    )
+    analyze(
+        *('report', 'quantized.py', 'quantized.pth', '--data', '1', '--log', str(log)),
+        *('--out', str(out)),
+    )
+    page = out.read_text()
+    assert 'a gap of 0.5' in page
+    assert 'float: last layer' in page
+    assert page.count(f'<code>{LAYER.replace(".", ".<wbr>")}</code>') == 1
+    quantizers = quantizers_of(build(quantized(classifier(), **W3A2), 'mmpretrain'))
+    pictures = re.findall(r'<svg.*?</svg>', page)
+    assert len(pictures) == len(quantizers)
+    for picture in pictures:
+        ElementTree.fromstring(picture)
+    assert not re.findall(r'(?:src|href)="(?!data:)', page)
+    assert 'http' not in page.replace('http-equiv', '')
+
+
+def test_report_without_data_and_log_says_so(analyze, tmp_path):
+    out = tmp_path / 'report.html'
+    analyze('report', 'quantized.py', 'quantized.pth', '--out', str(out))
+    assert '--data N' in out.read_text()
+    assert 'No log of the gap hook' in out.read_text()
+    with pytest.raises(SystemExit, match=r"a report should end in '\.html'"):
+        analyze('report', 'quantized.py', 'quantized.pth', '--out', 'report.png')
+
+
+def test_layers_of_a_config(analyze):
+    text = analyze('layers', 'quantized.py')
     assert text.count('backbone.layer1.0.conv2') == 1
     assert 'last layer' in text
 

@@ -203,11 +203,28 @@ def test_side_by_side_draws_boxes_above_the_threshold(tmp_path):
     )
     texts = [[text.get_text() for text in axes.texts] for axes in figure.axes]
     assert texts == [['dog 0.90'], ['dog 0.90'], ['dog 0.90'], []]
-    box = figure.axes[0].patches[-1]
+    box = figure.axes[0].patches[1]  # on a black one, below the label
     assert (*box.get_xy(), box.get_width(), box.get_height()) == (5, 6, 20, 24)
     assert [axes.get_ylabel() for axes in figure.axes[::2]] == ['float', 'quantized']
     vis.save_figure(figure, tmp_path / 'new' / 'picture.png')
     assert [path.name for path in (tmp_path / 'new').iterdir()] == ['picture.png']
+
+
+def test_labels_do_not_hide_each_other():
+    picture = np.zeros((300, 300, 3), dtype=np.uint8)
+    boxes = [[40.0 + 3 * i, 60.0 + 2 * i, 200.0, 220.0 - i] for i in range(4)]
+    found = detection([*boxes, [270.0, 0.0, 300.0, 20.0]], [0.99, 0.9, 0.8, 0.7, 0.6], [0] * 5)
+    axes = vis.draw_side_by_side([picture], {'float': [found]}, ('person',)).axes[0]
+    labels = [patch for patch in axes.patches if patch.get_fill()]
+    corners = [(*label.get_xy(), label.get_width(), label.get_height()) for label in labels]
+    assert len(corners) == 5
+    for i, (x, y, w, h) in enumerate(corners):
+        assert x >= 0
+        assert y >= 0
+        assert x + w <= 300
+        assert all(
+            x + w <= a or a + c <= x or y + h <= b or b + d <= y for a, b, c, d in corners[:i]
+        )
 
 
 def test_side_by_side_refuses_what_does_not_fit():
