@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-TOOLS = ('train', 'test', 'export', 'ptq', 'analyze')
+TOOLS = ('train', 'test', 'export', 'ptq', 'analyze', 'sensitivity')
 HELP = 'usage: '
 MISTAKES = dict(
     train=(['c.py', '--cfg-options', 'lr'], "--cfg-options: should be KEY=VALUE, but got 'lr'"),
@@ -18,6 +18,7 @@ MISTAKES = dict(
         '--raw has no effect with --format checkpoint',
     ),
     ptq=(['c.py', 'a.pth', '--out', 'a.onnx'], "--out should end in .pth, but got 'a.onnx'"),
+    sensitivity=(['c.py', 'a.pth', '--out', 'a.png'], "--out should end in .json, but got 'a.png'"),
     analyze=(['staircase', 'c.py', 'a.pth', 'l', '--out', 'a.png', '--data', '0'], 'a positive'),
 )
 
