@@ -11,7 +11,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from mmqnet import safe_checkpoints
 from mmqnet.import_hooks import on_import
 
 __all__ = [
@@ -115,7 +114,13 @@ def repair_checkpoint_loading() -> None:
     pytorch/pytorch pull request 123775), without the check after a warning. Neither names the file
     that it cannot read. See :mod:`mmqnet.safe_checkpoints`.
     """
-    on_import('mmengine.runner.checkpoint', safe_checkpoints.repair)
+    on_import('mmengine.runner.checkpoint', _read_safely)
+
+
+def _read_safely(module: ModuleType) -> None:
+    from mmqnet import safe_checkpoints  # which imports much, and mmqnet is imported early
+
+    safe_checkpoints.repair(module)
 
 
 def repair_torchvision() -> None:
