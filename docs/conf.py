@@ -47,7 +47,7 @@ napoleon_use_ivar = True
 add_module_names = False
 # Docstrings name classes as readers know them; what lies in other modules is not linked.
 nitpicky = False
-suppress_warnings = ['mystnb.unknown_mime_type', 'toc.empty_glob']
+suppress_warnings = ['mystnb.unknown_mime_type']
 
 html_theme = 'furo'
 html_static_path = ['_static']
