@@ -24,7 +24,7 @@ from setuptools.command.develop import develop
 ROOT = Path(__file__).resolve().parent
 PACKAGE = 'mmqnet'
 MIM_SOURCES = ('configs', 'tools', 'model-index.yml')
-EXTRAS = ('onedl', 'openmmlab', 'demo', 'export', 'qonnx', 'dev')
+EXTRAS = ('onedl', 'openmmlab', 'demo', 'export', 'qonnx', 'litert', 'executorch', 'dev')
 STARTUP = 'mmqnet_startup.pth'
 # One line, as site.py executes lines. A checkout that has been moved away is no reason to complain.
 STARTUP_CODE = """import sys; exec('try:\\n import mmqnet\\nexcept ImportError:\\n pass')\n"""

@@ -236,7 +236,8 @@ class Environment:
         self.python = str(self.venv / 'bin' / 'python')
         folder = ROOT / 'requirements'
         self.stack_file = folder / f'{args.stack}.txt'
-        self.files = [folder / f'{name}.txt' for name in ('runtime', 'demo', 'export', 'dev')]
+        names = ('runtime', 'demo', 'export', 'dev', *args.extras)
+        self.files = [folder / f'{name}.txt' for name in names]
 
     def pip(self, *arguments: str, **variables: str) -> None:
         """Run ``pip install`` with the versions of the stack as constraints."""
@@ -398,6 +399,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--venv', default=str(ROOT / '.venv'), help='folder of the environment')
     parser.add_argument('--torch', default='2.13.0', help='version of torch')
     parser.add_argument('--torchvision', default='0.28.0', help='its version for that torch')
+    parser.add_argument(
+        '--extras', nargs='*', default=(), help='extras of mmqnet beside demo, export and dev'
+    )
     return parser.parse_args()
 
 

@@ -57,11 +57,18 @@ def parse_args(args: list[str] | None = None) -> argparse.Namespace:
         'computes, or floats, which ONNX Runtime computes with faster (default small)',
     )
     parser.add_argument(
+        '--saturation',
+        choices=['warn', 'avoid'],
+        default='warn',
+        help='what to do about weights with which sums saturate on x86 CPUs without VNNI: say so, '
+        'or round them to fewer bits (default warn)',
+    )
+    parser.add_argument(
         '--verify',
         type=positive_integer,
         metavar='N',
-        help='compare the codes of all quantized activations, and the boxes or classes, on N '
-        'pictures of the test data',
+        help='compare the codes of all quantized activations, the boxes or classes, and the '
+        'metrics on N pictures of the test data',
     )
     add_arguments(parser)
     parsed = parser.parse_args(args)
@@ -113,21 +120,24 @@ def write_onnx(config: Config, args: argparse.Namespace) -> None:
         output_names=module.output_names,
         thresholds=args.thresholds,
         float_layers=args.float_layers,
+        saturation=args.saturation,
         metadata=module.metadata,
     )
     say('Loading the file in the runtimes')
     layers = count_integer_layers(args.out)
-    agreement, outputs = [], None
+    agreement, outputs, metrics = [], None, []
     if args.verify:
         from mmqnet.export.pictures import pictures
         from mmqnet.export.verify import compare_codes
+        from mmqnet.export.verify_metrics import compare_metrics
         from mmqnet.export.verify_outputs import compare_outputs
 
-        say(f'Comparing codes and results on {args.verify} pictures')
+        say(f'Comparing codes, results and metrics on {args.verify} pictures')
         inputs = list(pictures(config, module.file, args.verify))
         agreement = compare_codes(args.out, module, inputs)
         outputs = compare_outputs(args.out, module, inputs)
-    summary = ExportSummary.of(report, layers, model, agreement, outputs)
+        metrics = compare_metrics(args.out, model, module.file, config, args.verify)
+    summary = ExportSummary.of(report, layers, model, agreement, outputs, metrics)
     finish(summary.table(), summary.as_json(), args.out)
 
 
@@ -177,6 +187,36 @@ def write_qonnx(config: Config, args: argparse.Namespace) -> None:
     finish(report.table(), report.as_json(), args.out)
 
 
+def write_mobile(config: Config, args: argparse.Namespace) -> None:
+    """Write int8 for LiteRT, or for ExecuTorch with XNNPACK, and compare it with the model."""
+    from mmqnet.export.packages import require
+    from mmqnet.export.qdq.export import compared, export_qdq
+
+    if config.get('default_scope') != 'mmpretrain' and not args.raw:
+        raise ValueError(f'--format {args.format} has no NMS: add --raw, and decode boxes outside')
+    if args.format == 'litert':
+        require('litert_torch', 'ai_edge_litert', extra='litert')
+        from mmqnet.export.litert import LiteRT as Format
+    else:
+        require('executorch.exir', 'executorch.runtime', extra='executorch')
+        from mmqnet.export.executorch import ExecuTorch as Format
+    target, say = Format(), Progress(3 if args.verify else 2)
+    say('Loading the model')
+    module = wrap(load_model(config, args.checkpoint), config, args)
+    say('Exporting')
+    names, example = module.output_names, [module.example(1)]
+    report, network = export_qdq(
+        target, module, example, args.out, output_names=names, metadata=module.metadata
+    )
+    if args.verify:
+        from mmqnet.export.pictures import pictures
+
+        say(f'Comparing codes and results on {args.verify} pictures')
+        inputs = list(pictures(config, module.file, args.verify))
+        report = compared(report, target, network, module, names, inputs)
+    finish(report.table(), report.as_json(), args.out)
+
+
 def finish(table: str, report: str, out: str) -> None:
     """Print the closing table, and write it beside the file as json."""
     from mmqnet.atomic import write_text
@@ -186,20 +226,29 @@ def finish(table: str, report: str, out: str) -> None:
 
 
 WRITERS: dict[str, Callable[[Config, argparse.Namespace], None]] = dict(
-    onnx=write_onnx, checkpoint=write_checkpoint, qonnx=write_qonnx
+    onnx=write_onnx,
+    checkpoint=write_checkpoint,
+    qonnx=write_qonnx,
+    litert=write_mobile,
+    executorch=write_mobile,
 )
 # What each format honours beside the common arguments.
 OPTIONS = dict(
-    onnx={'shape', 'raw', 'no_preprocess', 'thresholds', 'float_layers', 'verify'},
+    onnx={
+        *('shape', 'raw', 'no_preprocess', 'thresholds', 'float_layers', 'saturation', 'verify'),
+    },
     checkpoint=set(),
     qonnx={'shape'},
+    litert={'shape', 'raw', 'no_preprocess', 'verify'},
+    executorch={'shape', 'raw', 'no_preprocess', 'verify'},
 )
+DEFAULTS = dict(thresholds='exact', float_layers='small', saturation='warn')
 
 
 def check_options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     """Refuse options that the format cannot honour."""
     for name in sorted(OPTIONS['onnx'] - OPTIONS[args.format]):
-        default = dict(thresholds='exact', float_layers='small').get(name)
+        default = DEFAULTS.get(name)
         if getattr(args, name) not in (default, None, False):
             option = f'--{name.replace("_", "-")}'
             parser.error(f'{option} has no effect with --format {args.format}: leave it out')

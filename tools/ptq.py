@@ -18,7 +18,6 @@ from mmqnet.failures import one_line_errors
 if TYPE_CHECKING:
     from mmengine.config import Config
     from mmengine.runner import Runner
-    from torch import nn
 
 
 def parse_args() -> argparse.Namespace:
@@ -61,28 +60,6 @@ def check_config(config: Config, path: str) -> None:
             )
 
 
-def load_float(model: nn.Module, args: argparse.Namespace) -> None:
-    """Load the float checkpoint; refuse a float model and a quantized checkpoint."""
-    from mmqnet.calibration import learning_batch_norms
-    from mmqnet.models import load_weights
-    from mmqnet.quantizers import quantizers_of
-
-    if not quantizers_of(model):
-        raise ValueError(
-            f'the model of {args.config!r} is a float one: `model.type` should be '
-            "'mmqnet.QuantizedModel'"
-        )
-    if args.reestimate_bn:
-        learning_batch_norms(model)
-    with safe_loading(args.trust_checkpoint):
-        load_weights(model, args.checkpoint)
-    if any(quantizer.is_calibrated for quantizer in quantizers_of(model).values()):
-        raise ValueError(
-            f'{args.checkpoint!r} is of a quantized model, which tools/test.py evaluates: '
-            'calibration starts from the checkpoint of the float model'
-        )
-
-
 def save(runner: Runner, dataset: Any, path: str) -> None:
     """Write the checkpoint, with the names of the classes, atomically."""
     import mmengine
@@ -104,8 +81,12 @@ def main() -> None:
     choose_threads(args.launcher)
     from mmengine.dist import is_main_process
 
-    from mmqnet.calibration import calibrate_on_samples, reestimate_on_samples
-    from mmqnet.command_line import build_runner, check_checkpoint, load_config
+    from mmqnet.calibration import (
+        calibrate_on_samples,
+        learning_batch_norms,
+        reestimate_on_samples,
+    )
+    from mmqnet.command_line import build_runner, check_checkpoint, load_config, load_float
     from mmqnet.engine.unwrap import unwrap
 
     config = load_config(args, ('train_dataloader', 'test_dataloader'))
@@ -114,7 +95,10 @@ def main() -> None:
     config.update(load_from=None, resume=False)
     runner = build_runner(config)
     model = unwrap(runner.model)
-    load_float(model, args)
+    if args.reestimate_bn:
+        learning_batch_norms(model)
+    with safe_loading(args.trust_checkpoint):
+        load_float(model, args.config, args.checkpoint)
     train = runner.build_dataloader(config.train_dataloader, seed=runner.seed)
     done = calibrate_on_samples(model, train, args.num_samples)
     runner.logger.info(f'Calibrated {len(done)} quantizers')

@@ -27,7 +27,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--backend',
         choices=BACKENDS,
-        help='run an exported file (.onnx) in a runtime instead of a checkpoint in torch',
+        help='run an exported file (.onnx, .tflite, .pte) in a runtime instead of a checkpoint '
+        'in torch',
     )
     parser.add_argument('--out', help='file (.pkl) for the predictions')
     parser.add_argument('--show', action='store_true', help='show the predictions')
@@ -41,7 +42,7 @@ def parse_args() -> argparse.Namespace:
     args = parser.parse_args()
     if args.out and not args.out.endswith(('.pkl', '.pickle')):
         parser.error(f'--out should end in .pkl or .pickle, but got {args.out!r}')
-    if args.checkpoint.endswith('.onnx') and not args.backend:
+    if args.checkpoint.endswith(('.onnx', '.tflite', '.pte')) and not args.backend:
         parser.error(f'{args.checkpoint!r} needs --backend {" or ".join(BACKENDS)}')
     if args.backend and (args.tta or args.soft):
         parser.error(f'--backend {args.backend} takes neither --tta nor --soft')

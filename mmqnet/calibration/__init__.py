@@ -1,11 +1,18 @@
 """Samples of weights and activations, to which quantizers are fitted; batch statistics."""
 
 from mmqnet.calibration.batch_norm import learning_batch_norms, reestimate_batch_norm
-from mmqnet.calibration.calibrate import calibrate, pending_quantizers
+from mmqnet.calibration.calibrate import (
+    calibrate,
+    collect_samples,
+    pending_quantizers,
+)
 from mmqnet.calibration.modes import modes_kept
 from mmqnet.calibration.samples import SampleCollector
 from mmqnet.calibration.training_samples import (
+    batch_of,
     calibrate_on_samples,
+    collect_on_samples,
+    random_state_of,
     reestimate_on_samples,
     run_model,
     sample_loader,
@@ -13,11 +20,15 @@ from mmqnet.calibration.training_samples import (
 
 __all__ = [
     'SampleCollector',
+    'batch_of',
     'calibrate',
     'calibrate_on_samples',
+    'collect_on_samples',
+    'collect_samples',
     'learning_batch_norms',
     'modes_kept',
     'pending_quantizers',
+    'random_state_of',
     'reestimate_batch_norm',
     'reestimate_on_samples',
     'run_model',

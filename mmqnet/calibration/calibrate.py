@@ -40,6 +40,26 @@ def calibrate(
 ) -> list[str]:
     """Initialise all quantizers that have not been calibrated yet.
 
+    Arguments and errors are those of :func:`collect_samples`.
+
+    Returns:
+        list[str]: Names of the quantizers that were initialised; empty if none was left to be.
+    """
+    pending = pending_quantizers(model)
+    for name, sample in collect_samples(model, batches, forward, progress_bar).items():
+        _initialize(name, pending[name], sample)
+    _broadcast(pending)
+    return list(pending)
+
+
+def collect_samples(
+    model: nn.Module,
+    batches: Iterable[Any],
+    forward: Callable[[Any], Any],
+    progress_bar: Callable[[Iterable[Any]], Iterable[Any]] = iter,
+) -> dict[str, Sample]:
+    """Collect what the quantizers are fitted to that have not been calibrated yet.
+
     While activations are observed, quantizers that have been calibrated before act with their hard
     functions, and those that are being calibrated pass their inputs unchanged. On several processes
     each brings batches of its own, and all end with the same values; if one fails, all fail.
@@ -52,7 +72,7 @@ def calibrate(
         progress_bar: Wraps the batches, to show how many are done.
 
     Returns:
-        list[str]: Names of the quantizers that were initialised; empty if none was left to be.
+        dict[str, Sample]: By the names of the quantizers.
 
     Raises:
         ValueError: If weights or activations are not finite, the model has not called a layer
@@ -60,21 +80,18 @@ def calibrate(
     """
     pending = pending_quantizers(model)
     if not pending:
-        return []
+        return {}
     weights = {n: layers for n, layers in _weights_to_quantize(model).items() if n in pending}
     inputs = {n: q for n, q in pending.items() if n not in weights}
     with together('calibration'):
-        for name, layers in weights.items():
-            _calibrate_weight(name, pending[name], layers)
+        samples = {n: _weight_sample(n, pending[n], layers) for n, layers in weights.items()}
         with _observed(model, pending, inputs) as (collectors, called):
             for batch in progress_bar(batches if inputs else itertools.islice(batches, 1)):
                 forward(batch)
     collectors, called = _merge_processes(collectors, called)
     _check_called(model, called)
-    for name, collector in collectors.items():
-        _calibrate_input(name, inputs[name], collector)
-    _broadcast(pending)
-    return list(pending)
+    samples.update((n, _input_sample(n, inputs[n], c)) for n, c in collectors.items())
+    return samples
 
 
 def _weights_to_quantize(model: nn.Module) -> dict[str, dict[str, QuantizedLayer]]:
@@ -88,19 +105,17 @@ def _weights_to_quantize(model: nn.Module) -> dict[str, dict[str, QuantizedLayer
 
 
 @torch.no_grad()
-def _calibrate_weight(
-    name: str, quantizer: Quantizer, layers: Mapping[str, QuantizedLayer]
-) -> None:
+def _weight_sample(name: str, quantizer: Quantizer, layers: Mapping[str, QuantizedLayer]) -> Sample:
     weights = [_finite_weight(*item) for item in layers.items()]
+    axis = next(iter(layers.values())).channel_axis
     if len(weights) > 1:  # that share a function
         collector = SampleCollector(name)
         for weight in weights:
             collector(weight)
-        sample = collector.sample(weights[0].device)._replace(signed=True)
-    else:
-        rows = weights[0].flatten(1) if quantizer.scale_shape else weights[0].reshape(1, -1)
-        sample = Sample(rows, rows.abs().amax(1), signed=True)
-    _initialize(name, quantizer, sample)
+        return collector.sample(weights[0].device)._replace(signed=True)
+    by_channel = bool(quantizer.scale_shape)
+    rows = weights[0].movedim(axis, 0).flatten(1) if by_channel else weights[0].reshape(1, -1)
+    return Sample(rows, rows.abs().amax(1), signed=True)
 
 
 def _finite_weight(name: str, layer: QuantizedLayer) -> Tensor:
@@ -111,7 +126,7 @@ def _finite_weight(name: str, layer: QuantizedLayer) -> Tensor:
     return weight
 
 
-def _calibrate_input(name: str, quantizer: Quantizer, collector: SampleCollector) -> None:
+def _input_sample(name: str, quantizer: Quantizer, collector: SampleCollector) -> Sample:
     if not len(collector.values()):
         raise ValueError(
             f'`{name}` has seen no input at calibration, or empty ones only: more samples may '
@@ -119,23 +134,15 @@ def _calibrate_input(name: str, quantizer: Quantizer, collector: SampleCollector
         )
     sample = collector.sample(quantizer.levels.device)
     if sample.signed and quantizer.config.is_shared:
-        _log_signed(name, quantizer)
-    _initialize(name, quantizer, sample)
+        _check_signed(name, quantizer)
+    return sample
 
 
-def _log_signed(name: str, quantizer: Quantizer) -> None:
-    """Log that inputs which share a function count as one, which a single one makes signed."""
-    config = quantizer.config
-    if not config.level_sets(signed=True):
+def _check_signed(name: str, quantizer: Quantizer) -> None:
+    if not quantizer.config.level_sets(signed=True):
         raise ValueError(
             f'some of the inputs that share `{name}` are signed, and `signed_levels=None` would '
             'leave all in float: name the layers with signed inputs in `quantization.exclude`'
-        )
-    if config.levels not in config.level_sets(signed=True):
-        print_log(
-            f'some of the inputs that share `{name}` are signed: all get signed levels',
-            logger='current',
-            level=logging.WARNING,
         )
 
 
@@ -148,6 +155,12 @@ def _initialize(name: str, quantizer: Quantizer, sample: Sample) -> None:
             level=logging.WARNING,
         )
     quantizer.initialize(sample)
+    if quantizer.config.is_shared and quantizer.levels[0] < quantizer.config.levels[0]:
+        print_log(
+            f'some of the inputs that share `{name}` are signed: all get signed levels',
+            logger='current',
+            level=logging.WARNING,
+        )
 
 
 @contextmanager

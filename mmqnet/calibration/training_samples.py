@@ -2,7 +2,7 @@
 
 import functools
 import random
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,7 +14,8 @@ from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
 from mmqnet.calibration.batch_norm import reestimate_batch_norm
-from mmqnet.calibration.calibrate import calibrate
+from mmqnet.calibration.calibrate import calibrate, collect_samples
+from mmqnet.quantizers import Sample
 
 
 def calibrate_on_samples(
@@ -33,10 +34,26 @@ def calibrate_on_samples(
     Returns:
         list[str]: Names of the quantizers that were initialised; empty if none was left to be.
     """
-    with _random_state_of(seed):
+    with random_state_of(seed):
         samples = sample_loader(train, num_samples, seed)
         run = functools.partial(run_model, model)
         return calibrate(model, samples, run, _progress_bar('Calibrating'))
+
+
+def collect_on_samples(
+    model: nn.Module, train: DataLoader[Any], num_samples: int = 1000, seed: int = 0
+) -> dict[str, Sample]:
+    """Collect on random training samples what quantizers are fitted to, :func:`collect_samples`.
+
+    Arguments as for :func:`calibrate_on_samples`, which fits them to the very same.
+
+    Returns:
+        dict[str, Sample]: By the names of the quantizers.
+    """
+    with random_state_of(seed):
+        samples = sample_loader(train, num_samples, seed)
+        run = functools.partial(run_model, model)
+        return collect_samples(model, samples, run, _progress_bar('Calibrating'))
 
 
 def reestimate_on_samples(
@@ -53,7 +70,7 @@ def reestimate_on_samples(
     Returns:
         list[str]: Names of the batch normalizations that have new statistics.
     """
-    with _random_state_of(seed):
+    with random_state_of(seed):
         samples = sample_loader(train, num_samples, seed, whole_batches=True)
         run = functools.partial(run_model, model)
         return reestimate_batch_norm(model, samples, run, _progress_bar('Re-estimating'))
@@ -89,10 +106,29 @@ def sample_loader(
     )
 
 
-def run_model(model: nn.Module, batch: Any) -> None:
-    """Run a model of MMDetection or MMPretrain on a batch, up to its raw outputs."""
+def batch_of(train: DataLoader[Any], samples: Sequence[int], seed: int = 0) -> Any:
+    """Return some training samples as a batch, augmented with random numbers of ``seed``.
+
+    Args:
+        train: The training's data loader.
+        samples: Their numbers in the data set.
+        seed: Of the augmentation. Default 0.
+    """
+    assert train.collate_fn is not None
+    with random_state_of(seed):
+        return train.collate_fn([train.dataset[number] for number in samples])
+
+
+def run_model(model: nn.Module, batch: Any, mode: str = 'tensor') -> Any:
+    """Run a model of MMDetection or MMPretrain on a batch.
+
+    Args:
+        model: The model.
+        batch: As its data loader gives it.
+        mode: ``'tensor'`` (default) for its raw outputs, ``'loss'`` for the dict of its losses.
+    """
     data = model.data_preprocessor(batch, False)  # type: ignore[operator]
-    model(**data, mode='tensor') if isinstance(data, dict) else model(*data, mode='tensor')
+    return model(**data, mode=mode) if isinstance(data, dict) else model(*data, mode=mode)
 
 
 def _progress_bar(title: str) -> Callable[[Iterable[Any]], Iterable[Any]]:
@@ -100,7 +136,7 @@ def _progress_bar(title: str) -> Callable[[Iterable[Any]], Iterable[Any]]:
 
 
 @contextmanager
-def _random_state_of(seed: int) -> Iterator[None]:
+def random_state_of(seed: int) -> Iterator[None]:
     """Draw random numbers from ``seed`` within the block, and go on as before behind it."""
     states = random.getstate(), np.random.get_state()  # noqa: NPY002 -- pipelines use it
     devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
         add_trust,
         positive_integer,
     )
-    from mmqnet.command_line.checkpoints import check_checkpoint, resume
+    from mmqnet.command_line.checkpoints import check_checkpoint, load_float, resume
     from mmqnet.command_line.configs import load_config, use_mixed_precision
     from mmqnet.command_line.model_checks import check_hooks
     from mmqnet.command_line.runners import build_runner
@@ -32,6 +32,7 @@ __all__ = [
     'check_hooks',
     'choose_threads',
     'load_config',
+    'load_float',
     'log_hints',
     'positive_integer',
     'resume',
@@ -49,6 +50,7 @@ _MODULES = dict(
     check_hooks='mmqnet.command_line.model_checks',
     choose_threads='mmqnet.command_line.threads',
     load_config='mmqnet.command_line.configs',
+    load_float='mmqnet.command_line.checkpoints',
     log_hints='mmqnet.command_line.training_hints',
     positive_integer='mmqnet.command_line.arguments',
     resume='mmqnet.command_line.checkpoints',

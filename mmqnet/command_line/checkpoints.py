@@ -7,8 +7,10 @@ from pathlib import Path
 from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.runner import CheckpointLoader, find_latest_checkpoint
+from torch import nn
 
-from mmqnet.models import check_file, is_complete
+from mmqnet.models import check_file, is_complete, load_weights
+from mmqnet.quantizers import quantizers_of
 
 
 def check_checkpoint(checkpoint: str) -> None:
@@ -27,6 +29,31 @@ def check_checkpoint(checkpoint: str) -> None:
     if '://' not in checkpoint and not Path(checkpoint).exists():
         raise FileNotFoundError(f'the checkpoint {checkpoint!r} does not exist')
     check_file(checkpoint)
+
+
+def load_float(model: nn.Module, config: str, checkpoint: str) -> None:
+    """Load the float checkpoint of a model that is to be quantized.
+
+    Args:
+        model: The converted model.
+        config: Path of its config file, for messages.
+        checkpoint: Path of the checkpoint.
+
+    Raises:
+        ValueError: If the model is a float one, or the checkpoint a quantized one, or of another
+            model.
+    """
+    if not quantizers_of(model):
+        raise ValueError(
+            f'the model of {config!r} is a float one: `model.type` should be '
+            "'mmqnet.QuantizedModel'"
+        )
+    load_weights(model, checkpoint)
+    if any(quantizer.is_calibrated for quantizer in quantizers_of(model).values()):
+        raise ValueError(
+            f'{checkpoint!r} is of a quantized model, which tools/test.py evaluates: calibration '
+            'starts from the checkpoint of the float model'
+        )
 
 
 def resume(config: Config, checkpoint: str) -> None:

@@ -1,3 +1,3 @@
 """Names of the runtimes that execute exported files; imports nothing, for command lines."""
 
-BACKENDS = ('onnxruntime', 'openvino')
+BACKENDS = ('onnxruntime', 'openvino', 'litert', 'executorch')

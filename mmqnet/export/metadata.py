@@ -12,6 +12,7 @@ from mmqnet.version import __version__
 
 TASKS = ('detection', 'classification')
 OUTPUTS = ('boxes', 'scores', 'raw')
+_CLEARLY = 1e-3  # of a pixel's step: more than rounding
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,8 @@ class FileMetadata:
         resize_scale: Limits of the longer and the shorter side, where the ratio is kept; 0 for
             none.
         resize_edge: Length of the short edge before the center is cropped; 0 for no such crop.
-        clip_border: Whether boxes end at the border of the image.
+        clip_border: Whether boxes end at the border of the image, or of what the data pipeline has
+            padded it to.
         score_threshold: Below it no box is reported.
         iou_threshold: Of the NMS.
         class_agnostic: Whether boxes of different classes suppress each other.
@@ -68,6 +70,24 @@ class FileMetadata:
     def with_changes(self, **changes: Any) -> Self:
         """Return a copy with some values changed."""
         return replace(self, **changes)
+
+    @property
+    def channel_of_padding(self) -> int | None:
+        """The channel of the input in which padding is no integer, so that no pixel is like it.
+
+        None where images are not padded, or padding may look like pixels.
+
+        Example:
+            >>> file = FileMetadata('detection', 'boxes', (64, 64), keep_ratio=True,
+            ...                     pad_value=(104.0, 116.28, 123.675))
+            >>> file.channel_of_padding
+            1
+        """
+        pads = self.pad_value
+        if self.normalize == 'outside':
+            pads = tuple(p * s + m for p, s, m in zip(pads, self.std, self.mean, strict=True))
+        found = [i for i, pad in enumerate(pads) if abs(pad - round(pad)) > _CLEARLY]
+        return found[0] if found and self.keep_ratio else None
 
     @classmethod
     def names(cls) -> tuple[str, ...]:

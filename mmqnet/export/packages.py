@@ -5,6 +5,9 @@ from typing import Any
 
 from mmqnet.version import __version__
 
+# Extras with an environment of their own, and what makes it in a checkout.
+_SETUPS = dict(litert='make setup-litert', executorch='make setup-litert')
+
 
 def require(*names: str, extra: str = 'export') -> None:
     """Check that packages can be imported, before any work is done.
@@ -27,8 +30,9 @@ def require(*names: str, extra: str = 'export') -> None:
         try:
             importlib.import_module(name)
         except ImportError as error:
+            hint = f', or `{_SETUPS[extra]}` in a checkout' if extra in _SETUPS else ''
             raise ImportError(
-                f'`{name}` cannot be imported ({error}): pip install mmqnet[{extra}]'
+                f'`{name}` cannot be imported ({error}): pip install mmqnet[{extra}]{hint}'
             ) from error
 
 

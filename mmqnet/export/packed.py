@@ -1,6 +1,7 @@
 """Packed checkpoint: quantized weights as codes at their bits, everything else as it is."""
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from mmqnet import __version__
 from mmqnet.atomic import replacing
 from mmqnet.export.packed_file import save, share_storage, tensor_key
 from mmqnet.export.tables import render
-from mmqnet.layers import QuantizedLayer
+from mmqnet.layers import QuantizedLayer, weight_parameter, weight_rows
 from mmqnet.models import ENTRY, expand_layer, packed_entry, unpack
 from mmqnet.ops import pack_codes
 from mmqnet.quantizers import Staircase
@@ -109,16 +110,22 @@ def write_packed(
 
 def _pack(model: nn.Module) -> tuple[dict[str, Any], tuple[PackedLayer, ...]]:
     """Return the state of a model with its weights packed, and what became of each layer."""
-    state, packed = model.state_dict(), {}
-    layers = []
-    for names, layer in _quantized_layers(model):
-        entry, reason = _pack_layer(layer)
-        bits = 8 * layer.weight.element_size()
-        if entry is not None:
+    state, packed, layers = model.state_dict(), {}, []
+    found = [(names, layer, *_pack_layer(layer)) for names, layer in _quantized_layers(model)]
+    rows = Counter[nn.Parameter]()
+    for _, layer, entry, _ in found:
+        rows[weight_parameter(layer)] += len(layer.weight) if entry else 0
+    for names, layer, entry, reason in found:
+        bits, parameter = 8 * layer.weight.element_size(), weight_parameter(layer)
+        if entry and rows[parameter] < len(parameter):
+            entry, reason = None, 'other rows of the same parameter are stored in float'
+        if entry:
             bits = entry['bits']
             for name in names:
-                del state[f'{name}.weight']
-                packed[name] = entry
+                key, first_row = weight_rows(layer, name)
+                state.pop(key, None)
+                place = {} if key == f'{name}.weight' else dict(parameter=key, first_row=first_row)
+                packed[name] = {**entry, **place}
         layers.append(PackedLayer(names[0], layer.weight.numel(), bits, reason))
     state[ENTRY] = packed_entry(packed, state)
     return state, tuple(layers)
@@ -149,10 +156,13 @@ def _pack_layer(layer: QuantizedLayer) -> tuple[dict[str, Any] | None, str]:
         bits=quantizer.num_bits,
         codes=pack_codes(codes, quantizer.num_bits),
     )
+    axis = layer.channel_axis
     for values, scale in _representatives(staircase):
-        if scale.numel() not in (1, len(weight)) or scale.numel() != scale.shape[:1].numel():
+        by_channel = scale.dim() > axis and scale.shape[axis] == weight.shape[axis]
+        if scale.numel() != (weight.shape[axis] if by_channel else 1):
             continue  # neither one for the layer nor one for each output channel
-        entry = dict(packed, values=values, factors=scale.flatten())
+        factors = scale if by_channel and axis else scale.flatten()
+        entry = dict(packed, values=values, factors=factors)
         found = expand_layer(entry)
         if torch.equal(quantizer.staircase(found).quantize(found), expected):
             return entry, ''
@@ -164,7 +174,7 @@ def _obstacle(layer: QuantizedLayer) -> str:
     assert quantizer is not None
     if not quantizer.is_active:
         return 'its quantizer is off'
-    if layer.effective_weight() is not weight:
+    if type(layer).effective_weight is not QuantizedLayer.effective_weight:
         return 'it standardizes its weights before it quantizes them'
     if quantizer.num_bits > _MOST_BITS:
         return f'it has more than {2**_MOST_BITS} levels'

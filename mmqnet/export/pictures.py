@@ -1,6 +1,7 @@
 """Pictures of a config's test data as the input of an exported file."""
 
 import copy
+import itertools
 from collections.abc import Iterator
 
 import torch
@@ -8,9 +9,27 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from mmqnet.export.metadata import FileMetadata
 from mmqnet.export.runtime.images import to_input
+
+
+def loader_of_test_data(config: Config) -> DataLoader:
+    """Return the loader of the test data, picture by picture.
+
+    Args:
+        config: With ``test_dataloader``.
+
+    Raises:
+        ValueError: If the config has no test data.
+    """
+    if not config.get('test_dataloader'):
+        raise ValueError('comparing on pictures needs `test_dataloader` in the config')
+    init_default_scope(config.get('default_scope') or 'mmengine')
+    loader = copy.deepcopy(config.test_dataloader)
+    loader.update(batch_size=1, num_workers=0, persistent_workers=False)
+    return Runner.build_dataloader(loader)
 
 
 def pictures(config: Config, metadata: FileMetadata, count: int) -> Iterator[tuple[Tensor]]:
@@ -24,11 +43,5 @@ def pictures(config: Config, metadata: FileMetadata, count: int) -> Iterator[tup
     Raises:
         ValueError: If the config has no test data, or the file does not take its pictures.
     """
-    if not config.get('test_dataloader'):
-        raise ValueError('comparing on pictures needs `test_dataloader` in the config')
-    init_default_scope(config.get('default_scope') or 'mmengine')
-    loader = copy.deepcopy(config.test_dataloader)
-    loader.update(batch_size=1, num_workers=0, persistent_workers=False)
-    for batch, _ in zip(Runner.build_dataloader(loader), range(count), strict=False):
-        image = batch['inputs'][0]
-        yield (torch.from_numpy(to_input(image.numpy(), metadata))[None],)
+    for batch in itertools.islice(loader_of_test_data(config), count):
+        yield (torch.from_numpy(to_input(batch['inputs'][0].numpy(), metadata))[None],)

@@ -7,10 +7,11 @@ from typing import Any
 
 from torch import nn
 
+from mmqnet.export.agreement import CodeAgreement
 from mmqnet.export.onnx.integer_layers import LayerPrecision
 from mmqnet.export.onnx.report import ExportReport
 from mmqnet.export.tables import render
-from mmqnet.export.verify import CodeAgreement
+from mmqnet.export.verify_metrics import MetricAgreement
 from mmqnet.export.verify_outputs import OutputAgreement
 
 _QUANTIZED = 'not quantized'
@@ -48,12 +49,14 @@ class ExportSummary:
         layers: All layers, in the order of the graph.
         agreement: How the codes agree; empty if they were not compared.
         outputs: How the results agree, if they were compared.
+        metrics: How the metrics agree; empty if they were not compared.
     """
 
     report: ExportReport
     layers: tuple[LayerSummary, ...]
     agreement: tuple[CodeAgreement, ...] = ()
     outputs: OutputAgreement | None = None
+    metrics: tuple[MetricAgreement, ...] = ()
 
     @classmethod
     def of(
@@ -63,6 +66,7 @@ class ExportSummary:
         model: nn.Module,
         agreement: Sequence[CodeAgreement] = (),
         outputs: OutputAgreement | None = None,
+        metrics: Sequence[MetricAgreement] = (),
     ) -> 'ExportSummary':
         """Join what is known of an export.
 
@@ -72,6 +76,7 @@ class ExportSummary:
             model: The model, whose ``quantization_report`` says why layers were left in float.
             agreement: Of :func:`mmqnet.export.verify.compare_codes`.
             outputs: Of :func:`mmqnet.export.verify_outputs.compare_outputs`.
+            metrics: Of :func:`mmqnet.export.verify_metrics.compare_metrics`.
         """
         exported = {layer.name: layer for layer in report.layers}
         skipped = getattr(getattr(model, 'quantization_report', None), 'skipped', ())
@@ -93,7 +98,7 @@ class ExportSummary:
                     reason='' if found.onnxruntime else reason,
                 )
             )
-        return cls(report, tuple(layers), tuple(agreement), outputs)
+        return cls(report, tuple(layers), tuple(agreement), outputs, tuple(metrics))
 
     def table(self) -> str:
         """Return the summary as text."""
@@ -117,6 +122,12 @@ class ExportSummary:
             parts.append(
                 f'{found.matched} of {found.count} {found.what} matched ({found.share:.2%})'
             )
+        if self.metrics:
+            first = self.metrics[0]
+            parts.append(
+                f'{first.name} on {first.pictures} pictures: {first.model:.4g} in torch, '
+                f'{first.file:.4g} in the file (difference {first.difference:.2g})'
+            )
         return '\n'.join(parts)
 
     def as_json(self) -> str:
@@ -125,6 +136,8 @@ class ExportSummary:
         values['report'].pop('layers')
         for item, agreement in zip(values['agreement'], self.agreement, strict=True):
             item.update(equal=agreement.equal, equal_but_ties=agreement.equal_but_ties)
+        for item, metric in zip(values['metrics'], self.metrics, strict=True):
+            item.update(difference=metric.difference)
         return json.dumps(values, indent=2)
 
     def _codes(self) -> str:

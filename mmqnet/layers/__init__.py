@@ -4,16 +4,25 @@ from mmcv.cnn.bricks import wrappers
 from mmcv.cnn.bricks.conv2d_adaptive_padding import Conv2dAdaptivePadding
 from mmcv.cnn.bricks.conv_ws import ConvAWS2d, ConvWS2d
 from torch import nn
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
+from mmqnet.layers.attention import (
+    QuantAttentionProjection,
+    QuantMultiheadAttention,
+    can_expose_projections,
+    expose_projections,
+)
 from mmqnet.layers.conv import (
     QuantConv2d,
     QuantConv2dAdaptivePadding,
     QuantConvAWS2d,
+    QuantConvTranspose2d,
     QuantConvWS2d,
 )
 from mmqnet.layers.linear import QuantLinear
 from mmqnet.layers.outputs import quantize_output
 from mmqnet.layers.owning import add_quantizer, place
+from mmqnet.layers.projection import AttentionProjection, weight_parameter, weight_rows
 from mmqnet.layers.quantized_layer import QuantizedLayer
 from mmqnet.layers.residual import (
     quantize_block_input,
@@ -35,20 +44,30 @@ QUANTIZED_LAYERS: dict[type[nn.Module], type[QuantizedLayer]] = {
     Conv2dAdaptivePadding: QuantConv2dAdaptivePadding,
     ConvWS2d: QuantConvWS2d,
     ConvAWS2d: QuantConvAWS2d,
+    nn.ConvTranspose2d: QuantConvTranspose2d,
+    wrappers.ConvTranspose2d: QuantConvTranspose2d,
     nn.Linear: QuantLinear,
     wrappers.Linear: QuantLinear,
+    NonDynamicallyQuantizableLinear: QuantLinear,  # the output projection of an attention
+    AttentionProjection: QuantAttentionProjection,
 }
 
 __all__ = [
     'QUANTIZED_LAYERS',
+    'AttentionProjection',
+    'QuantAttentionProjection',
     'QuantConv2d',
     'QuantConv2dAdaptivePadding',
     'QuantConvAWS2d',
+    'QuantConvTranspose2d',
     'QuantConvWS2d',
     'QuantLinear',
+    'QuantMultiheadAttention',
     'QuantizedLayer',
     'activation_quantizers',
     'add_quantizer',
+    'can_expose_projections',
+    'expose_projections',
     'frozen_parameters',
     'parameter_roles',
     'place',
@@ -57,5 +76,7 @@ __all__ = [
     'quantize_summed_outputs',
     'reads_its_input_once',
     'summed_outputs',
+    'weight_parameter',
     'weight_quantizers',
+    'weight_rows',
 ]

@@ -50,6 +50,33 @@ class QuantConv2dAdaptivePadding(QuantConv2d, nn.Conv2d):
 
 
 @MODELS.register_module()
+class QuantConvTranspose2d(QuantizedLayer, nn.ConvTranspose2d):
+    """ConvTranspose2d with quantized weights and input.
+
+    With groups, ``granularity='channel'`` is one scale for the output channels that have the same
+    place in their groups: the weights are (in, out / groups, kH, kW).
+    """
+
+    channel_axis = 1
+
+    def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
+        """Convolve ``input`` (N, C, H, W); ``output_size`` as for ``nn.ConvTranspose2d``."""
+        padding = self._output_padding(
+            input, output_size, self.stride, self.padding, self.kernel_size, 2, self.dilation
+        )  # type: ignore[arg-type]
+        return F.conv_transpose2d(
+            self.quantized_input(input),
+            self.quantized_weight(),
+            self.bias,
+            self.stride,
+            self.padding,  # type: ignore[arg-type]
+            padding,
+            self.groups,
+            self.dilation,
+        )
+
+
+@MODELS.register_module()
 class QuantConvWS2d(_QuantizedConv, ConvWS2d, nn.Conv2d):
     """Quantized counterpart of MMCV's ``ConvWS2d``: quantizes the standardized weights."""
 

@@ -13,6 +13,7 @@ def add_quantizer(
     name: str,
     given: Quantizer | QuantizerConfig | dict[str, Any] | None,
     weight: nn.Parameter,
+    channel_shape: Sequence[int] = (),
 ) -> None:
     """Make a quantizer an attribute of a layer or block.
 
@@ -24,8 +25,9 @@ def add_quantizer(
         module: The layer or block.
         name: ``'weight_quantizer'`` or ``'input_quantizer'``.
         given: A quantizer, the config of one, or None for float.
-        weight: Weights of the layer, output channels first; the quantizer is placed on their
-            device, and frozen if they are.
+        weight: Weights of the layer; the quantizer is placed on their device, and frozen if they
+            are.
+        channel_shape: Shape of its scales if there is one an output channel; default ``()``.
 
     Raises:
         TypeError: If the config has a value of the wrong type.
@@ -44,8 +46,7 @@ def add_quantizer(
             f"`{config.name('granularity')}` should not be 'model' for a single layer: "
             "'mmqnet.QuantizedModel' makes the functions that layers share"
         )
-    shape = (weight.shape[0], *(1,) * (weight.dim() - 1))
-    quantizer = build_quantizer(config, shape if config.granularity == 'channel' else ())
+    quantizer = build_quantizer(config, channel_shape if config.granularity == 'channel' else ())
     setattr(module, name, place(quantizer, [weight]))
 
 

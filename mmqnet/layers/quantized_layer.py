@@ -1,13 +1,14 @@
 """What all quantized layers share: two quantizers and the weights of an evaluation."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from typing_extensions import Self
 
 from mmqnet.layers.owning import add_quantizer
+from mmqnet.layers.projection import weight_parameter
 from mmqnet.layers.weight_cache import WeightCache
 from mmqnet.quantizers import Quantizer, QuantizerConfig
 
@@ -25,10 +26,13 @@ class QuantizedLayer(nn.Module):
         **kwargs: As for the float layer.
 
     Attributes:
+        channel_axis (int): Dimension of the weights that counts the output channels.
         weight_quantizer (Quantizer or None): Quantizer of the weights; None leaves them in float.
         input_quantizer (Quantizer or None): Quantizer of the input; None leaves it in float, or
             as the residual block has quantized it.
     """
+
+    channel_axis: ClassVar[int] = 0
 
     weight: Any  # the float layer's own parameters
     bias: Any
@@ -52,8 +56,10 @@ class QuantizedLayer(nn.Module):
     ) -> None:
         """Make the quantizers, or take those that layers share, see :func:`add_quantizer`."""
         self._weight_cache = WeightCache()
-        add_quantizer(self, 'weight_quantizer', weight_quantizer, self.weight)
-        add_quantizer(self, 'input_quantizer', input_quantizer, self.weight)
+        parameter, shape = weight_parameter(self), [1] * self.weight.dim()
+        shape[self.channel_axis] = self.weight.shape[self.channel_axis]
+        add_quantizer(self, 'weight_quantizer', weight_quantizer, parameter, shape)
+        add_quantizer(self, 'input_quantizer', input_quantizer, parameter)
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Refuse a bias for a layer that has been made without: a normalization's, which is fused.
@@ -114,6 +120,7 @@ class QuantizedLayer(nn.Module):
         if learning or quantizer.observer is not None or torch.compiler.is_compiling():
             return quantizer(self.effective_weight())
         sources = [
+            weight_parameter(self),
             *self._parameters.values(),
             *self._buffers.values(),
             *quantizer._parameters.values(),

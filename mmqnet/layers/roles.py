@@ -2,6 +2,7 @@
 
 from torch import nn
 
+from mmqnet.layers.projection import weight_parameter
 from mmqnet.layers.quantized_layer import QuantizedLayer
 from mmqnet.quantizers import Mode, Quantizer, quantizers_of
 
@@ -27,10 +28,11 @@ def parameter_roles(model: nn.Module) -> dict[str, str]:
         ``'scale'`` (what a quantizer learns) or ``'other'``.
     """
     roles = {name: 'other' for name, _ in model.named_parameters()}
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
     for name, module in model.named_modules():
         prefix = f'{name}.' if name else ''
         if isinstance(module, QuantizedLayer) and module.weight_quantizer is not None:
-            roles[f'{prefix}weight'] = 'quantized'
+            roles[names[id(weight_parameter(module))]] = 'quantized'
         if isinstance(module, Quantizer):
             roles.update((f'{prefix}{key}', 'scale') for key, _ in module.named_parameters())
     return roles
@@ -47,5 +49,5 @@ def frozen_parameters(model: nn.Module) -> list[nn.Parameter]:
             frozen += module.parameters()
         quantizer = module.weight_quantizer if isinstance(module, QuantizedLayer) else None
         if quantizer is not None and int(quantizer.mode) == Mode.FIXED:
-            frozen.append(module.get_parameter('weight'))
+            frozen.append(weight_parameter(module))
     return frozen

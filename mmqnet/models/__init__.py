@@ -18,7 +18,7 @@ from mmqnet.models.packed_weights import (
 )
 from mmqnet.models.quantization_config import QuantizationConfig
 from mmqnet.models.quantized_model import QuantizedModel, check_model_keys
-from mmqnet.models.report import LayerReport, QuantizationReport, SumReport
+from mmqnet.models.report import LayerReport, QuantizationReport, SumReport, render
 from mmqnet.models.staircase_distance import staircase_distance
 
 __all__ = [
@@ -41,6 +41,7 @@ __all__ = [
     'load_weights',
     'packed_entry',
     'read_checkpoint',
+    'render',
     'staircase_distance',
     'unpack',
     'warn_of_differences',

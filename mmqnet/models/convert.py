@@ -15,7 +15,7 @@ from mmqnet.layers import (
     quantize_output,
     reads_its_input_once,
 )
-from mmqnet.models.inventory import weights_of
+from mmqnet.models.inventory import expose_layers, weights_of
 from mmqnet.models.packed_weights import unpack_when_loading
 from mmqnet.models.plan import LayerPlan, plan_layers
 from mmqnet.models.quantization_config import QuantizationConfig
@@ -50,6 +50,7 @@ def convert(model: nn.Module, config: QuantizationConfig) -> QuantizationReport:
             f'a model that is one {type(model).__name__} cannot be converted in place: use '
             f'{QUANTIZED_LAYERS[type(model)].__name__}.from_float'
         )
+    expose_layers(model)
     plans = {plan.name: plan for plan in plan_layers(model, config)}
     report = QuantizationReport(tuple(map(_report_layer, plans.values())))
     if not report.quantized:

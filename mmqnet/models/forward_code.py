@@ -17,12 +17,13 @@ _PRODUCTS = {
     'multi_scale_deformable_attn_pytorch',
     'scaled_dot_product_attention',
 }
+_WEIGHTS = {'weight', 'in_proj_weight'}
 _NO_VALUES = {'device', 'dtype', 'new_empty', 'new_zeros', 'requires_grad', 'shape', 'size'}
 
 
 @functools.cache
 def weights_read_by(kind: type) -> frozenset[str]:
-    """Return the submodules whose ``weight`` the forward of a class reads without calling them.
+    """Return the submodules whose weights the forward of a class reads without calling them.
 
     Args:
         kind: Class of the module.
@@ -39,7 +40,7 @@ def weights_read_by(kind: type) -> frozenset[str]:
     weights = (
         node.value
         for node in nodes
-        if isinstance(node, ast.Attribute) and node.attr == 'weight' and node not in asked
+        if isinstance(node, ast.Attribute) and node.attr in _WEIGHTS and node not in asked
     )
     return frozenset(filter(None, map(_path_from_self, weights)))
 

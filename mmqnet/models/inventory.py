@@ -3,12 +3,19 @@
 from collections import Counter
 from dataclasses import dataclass
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.parameter import is_lazy
 
-from mmqnet.layers import QUANTIZED_LAYERS
+from mmqnet.layers import (
+    QUANTIZED_LAYERS,
+    AttentionProjection,
+    QuantMultiheadAttention,
+    can_expose_projections,
+    expose_projections,
+    weight_parameter,
+)
 from mmqnet.models.forward_code import products_in, weights_read_by
 
 _LOOKS_UP = (nn.Embedding, nn.EmbeddingBag, nn.LayerNorm)  # matrices that multiply nothing
@@ -27,6 +34,17 @@ class FoundLayer:
     name: str
     module: nn.Module
     obstacle: str
+
+
+def expose_layers(model: nn.Module) -> None:
+    """Make the projections within ``nn.MultiheadAttention`` layers that can be found, in place.
+
+    Not where others than the attention read its weights (``nn.TransformerEncoderLayer`` does).
+    """
+    read_elsewhere = _weights_read_elsewhere(model)
+    for module in list(model.modules()):
+        if can_expose_projections(module) and module not in read_elsewhere:
+            expose_projections(module)
 
 
 def find_layers(model: nn.Module) -> list[FoundLayer]:
@@ -51,7 +69,7 @@ def find_layers(model: nn.Module) -> list[FoundLayer]:
             obstacle = f'part of a {type(unsupported.module).__name__}, which is not supported'
         elif not obstacle and module in read_elsewhere:
             obstacle = f'{read_elsewhere[module]} reads its weights itself'
-        elif not obstacle and owners[id(module.weight)] > 1:
+        elif not obstacle and owners[id(weight_parameter(module))] > 1:
             obstacle = 'shares its weights with another layer'
         found.append(FoundLayer(name, module, obstacle))
         if obstacle and not inside:
@@ -59,8 +77,12 @@ def find_layers(model: nn.Module) -> list[FoundLayer]:
     return found
 
 
-def weights_of(module: nn.Module) -> list[nn.Parameter]:
+def weights_of(module: nn.Module) -> list[Tensor]:
     """Return the weights that a layer multiplies by, of two dimensions or more; norms have none."""
+    if isinstance(module, AttentionProjection):
+        return [module.weight]
+    if isinstance(module, QuantMultiheadAttention):
+        return []  # its projections have them
     return [
         parameter
         for name, parameter in module._parameters.items()
@@ -84,6 +106,8 @@ def _obstacle(module: nn.Module) -> str:
         return 'its weights are parametrized'
     if type(module) not in QUANTIZED_LAYERS:
         return f'class {type(module).__name__} is not supported'
+    if isinstance(module, AttentionProjection):
+        return ''
     if module._parameters.get('weight') is None:
         return 'its weights are computed from others, as by weight_norm'
     if 'forward' in module.__dict__:

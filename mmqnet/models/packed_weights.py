@@ -2,15 +2,16 @@
 
 The weights of a layer are stored as codes, a value for each level, and a factor for the layer or
 for each output channel. Value times factor is a weight that the layer quantizes to the same level
-as the one it stands for. All packed layers are one entry among the weights of a checkpoint, so that
-whatever loads weights into a model loads these.
+as the one it stands for. Layers that share a parameter (the projections of an attention) name it,
+and their first row in it. All packed layers are one entry among the weights of a checkpoint, so
+that whatever loads weights into a model loads these.
 """
 
 import logging
 import math
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,9 @@ def packed_entry(layers: Mapping[str, dict[str, Any]], others: Mapping[str, Any]
 
     Args:
         layers: For each layer its ``shape`` (list of int), ``bits``, ``codes`` (packed, uint8),
-            ``values`` (n + 1,) of the levels and ``factors`` (1,) or (C,) of the output channels.
+            ``values`` (n + 1,) of the levels and ``factors`` (1,) or (C,) of the output channels,
+            or of a shape that broadcasts to the weights. Optional: ``parameter`` of which they are
+            rows, by its name in the model, and ``first_row``.
         others: The weights and buffers that are not packed, for their checksums.
     """
     return dict(
@@ -41,9 +44,10 @@ def packed_entry(layers: Mapping[str, dict[str, Any]], others: Mapping[str, Any]
 
 def expand_layer(layer: Mapping[str, Any]) -> Tensor:
     """Return the weights of one packed layer, float32, see :func:`packed_entry`."""
-    shape = layer['shape']
+    shape, factors = layer['shape'], layer['factors']
     codes = unpack_codes(layer['codes'], layer['bits'], math.prod(shape))
-    factors = layer['factors'].view(-1, *(1,) * (len(shape) - 1))
+    if factors.dim() == 1:
+        factors = factors.view(-1, *(1,) * (len(shape) - 1))
     return layer['values'].index_select(0, codes.int()).view(shape) * factors
 
 
@@ -68,11 +72,21 @@ def unpack(state: Mapping[str, Any], prefix: str = '') -> Mapping[str, Any]:
             )
         expanded = {k: v for k, v in state.items() if k != f'{prefix}{ENTRY}'}
         _check_sums(entry, expanded, prefix)
-        for name, layer in entry['layers'].items():
-            expanded[f'{prefix}{name}.weight'] = expand_layer(layer)
+        for name, weight in _expanded(entry['layers']):
+            expanded[f'{prefix}{name}'] = weight
     except (AttributeError, IndexError, KeyError, RuntimeError, TypeError) as error:
         raise ValueError(f'the packed checkpoint is damaged: {error!r}') from error
     return expanded
+
+
+def _expanded(layers: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, Tensor]]:
+    """Yield names of parameters and their values."""
+    parts: dict[str, dict[int, Tensor]] = {}
+    for name, layer in layers.items():
+        rows = parts.setdefault(layer.get('parameter', f'{name}.weight'), {})
+        rows[layer.get('first_row', 0)] = expand_layer(layer)
+    for name, rows in parts.items():
+        yield name, torch.cat([rows[first] for first in sorted(rows)]) if len(rows) > 1 else rows[0]
 
 
 def check_file(path: str) -> None:
@@ -156,7 +170,8 @@ def _check_sums(entry: Mapping[str, Any], state: Mapping[str, Any], prefix: str)
 
 
 def _of_layer(layer: Mapping[str, Any]) -> int:
-    checksum = zlib.crc32(repr((list(layer['shape']), layer['bits'])).encode())
+    place = [layer[key] for key in ('parameter', 'first_row') if key in layer]
+    checksum = zlib.crc32(repr((list(layer['shape']), layer['bits'], *place)).encode())
     for key in ('codes', 'values', 'factors'):
         checksum = _checksum(layer[key], checksum)
     return checksum

@@ -118,7 +118,7 @@ class QuantizationReport:
             f'{self.float_weight_bytes() / 2**20:.2f} MiB'
         )
         table.caption_justify = 'left'
-        return _render(table) + (_render(self._sums_table()) if self.sums else '')
+        return render(table) + (render(self._sums_table()) if self.sums else '')
 
     @property
     def _has_outputs(self) -> bool:
@@ -133,7 +133,8 @@ class QuantizationReport:
         return table
 
 
-def _render(table: Table) -> str:
+def render(table: Table) -> str:
+    """Return a table as text."""
     out = io.StringIO()
     # as wide as the longest names need: rich cuts what does not fit
     # in a notebook rich would show the table instead of writing it

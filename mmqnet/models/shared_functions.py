@@ -9,7 +9,7 @@ from typing import Any
 from mmengine.dist import is_distributed
 from torch import nn
 
-from mmqnet.layers import place
+from mmqnet.layers import place, weight_parameter
 from mmqnet.quantizers import Quantizer, QuantizerConfig, build_quantizer, quantizers_of
 
 _SHARED = 'shared_'  # begins the name of a quantizer that all layers share
@@ -56,7 +56,7 @@ def add_shared_quantizers(
             continue
         _check_model(model)
         config = next(iter(layers.values()))
-        weights = [layer.get_parameter('weight') for layer in layers]
+        weights = [weight_parameter(layer) for layer in layers]
         shared[config] = place(build_quantizer(config), weights)
         model.add_module(f'{_SHARED}{_NAMES[role]}', shared[config])
     model._register_load_state_dict_pre_hook(_check_sharing, with_module=True)

@@ -17,6 +17,7 @@ from mmqnet.quantizers import level_sets
 from mmqnet.quantizers.checkpoints import check_saved_quantizer
 from mmqnet.quantizers.config import QuantizerConfig
 from mmqnet.quantizers.gradient import without_gradient
+from mmqnet.quantizers.integer_ranges import shortlist
 from mmqnet.quantizers.sample import Sample
 from mmqnet.quantizers.staircase import Staircase
 
@@ -117,9 +118,10 @@ class Quantizer(nn.Module, abc.ABC):
     def initialize(self, sample: Sample) -> None:
         """Choose the levels for a sample, and fit the method to it.
 
-        Where the config allows several sets, the one of the least squared error is taken.
+        Where the config allows several sets, the one of the least squared error is taken; of
+        ranges of integers, two are tried, see :func:`shortlist`.
         """
-        sets = self.config.level_sets(sample.signed)
+        sets = shortlist(self.config.level_sets(sample.signed), sample.values)
         self.enabled.fill_(bool(sets))
         best = sets[0] if sets else self.config.levels
         if len(sets) > 1:

@@ -8,7 +8,11 @@ from typing import Any, ClassVar
 from typing_extensions import Self
 
 from mmqnet.checks import check_choice, check_keys
-from mmqnet.quantizers.level_sets import resolve_levels, signed_counterpart
+from mmqnet.quantizers.level_sets import (
+    integer_ranges,
+    resolve_levels,
+    signed_counterpart,
+)
 
 ROLES = ('weight', 'activation')
 DEFAULT_TYPE = 'QuantizationNetwork'
@@ -33,8 +37,9 @@ class QuantizerConfig:
             one of each an output channel) or ``'model'`` (one function for all layers together; if
             one of them has a signed input, all get the levels for signed inputs).
         signed_levels: Activations only: what an input gets that is seen to be signed at
-            calibration: ``'auto'`` (default) for a set with as many levels that suits the method
-            and the input, a set with as many levels, or None to leave such an input in float.
+            calibration: ``'auto'`` (default) for as many integers ``-m..n-m`` with the m of the
+            least squared error; ``'symmetric'`` for as many on both sides of 0; a set with as many
+            levels; or None to leave such an input in float.
         key: Where the dict is in the config file, for messages.
 
     Raises:
@@ -87,20 +92,23 @@ class QuantizerConfig:
         """
         if self.is_of_weights or not signed:
             return [self.levels]
-        if self.signed_levels == 'auto':
-            return self.automatic_signed_sets()
         if self.signed_levels is None:
             return []
-        assert not isinstance(self.signed_levels, str)
+        if isinstance(self.signed_levels, str):
+            return self.automatic_signed_sets()
         return [self.signed_levels]
 
     def automatic_signed_sets(self) -> list[tuple[float, ...]]:
-        """Return what ``signed_levels='auto'`` stands for: the k-bit two's complement integers.
+        """Return what the name in ``signed_levels`` stands for.
+
+        ``'symmetric'`` is the k-bit two's complement integers, ``'auto'`` all ranges of integers.
 
         Raises:
             ValueError: If ``levels`` is not an unsigned k-bit set.
         """
-        return [signed_counterpart(self.levels)]
+        if self.signed_levels == 'symmetric':
+            return [signed_counterpart(self.levels)]
+        return list(integer_ranges(self.levels))
 
     def name(self, field_name: str) -> str:
         """Return a key as messages name it, for example ``'quantization.weight.levels'``."""
@@ -144,7 +152,7 @@ class QuantizerConfig:
         signed = self.signed_levels
         if self.levels[0] < 0:
             return self.levels  # already made for signed inputs
-        if signed == 'auto':
+        if signed in ('auto', 'symmetric'):
             self.automatic_signed_sets()
             return signed
         if signed is None:

@@ -1,5 +1,6 @@
 """Level sets Y of the quantization function, by name or by list."""
 
+import functools
 import itertools
 import math
 import re
@@ -113,6 +114,20 @@ def _shifted_down(levels: tuple[float, ...], offset: float) -> tuple[float, ...]
     if len(levels) == 2:
         return _NAMED['binary']
     return tuple(level - offset for level in levels)
+
+
+@functools.cache
+def integer_ranges(levels: tuple[float, ...]) -> tuple[tuple[float, ...], ...]:
+    """Return the sets of as many integers as ``levels`` = 0..n that hold 0 and a positive number.
+
+    They are ``-m..n-m`` with m from 0 to n - 1; ``(0, 1)`` has ``(-1, 1)`` beside it.
+
+    Raises:
+        ValueError: If ``levels`` is not 0, 1, .., n with n odd.
+    """
+    counterpart = signed_counterpart(levels)  # raises for other levels
+    ranges = tuple(tuple(level - m for level in levels) for m in range(len(levels) - 1))
+    return ranges if counterpart in ranges else (*ranges, counterpart)
 
 
 def num_bits(levels: Sequence[float]) -> int:

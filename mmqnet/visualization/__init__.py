@@ -6,6 +6,7 @@ from mmqnet.visualization.detections import draw_side_by_side
 from mmqnet.visualization.gap import GapCurve, draw_gap, read_gap
 from mmqnet.visualization.images import load_images, read_pictures
 from mmqnet.visualization.overview import draw_overview
+from mmqnet.visualization.sensitivity import draw_frontier, draw_sensitivities
 from mmqnet.visualization.sources import (
     LayerValues,
     check_layer,
@@ -25,8 +26,10 @@ __all__ = [
     'check_picture_path',
     'collect_inputs',
     'draw_curves',
+    'draw_frontier',
     'draw_gap',
     'draw_overview',
+    'draw_sensitivities',
     'draw_side_by_side',
     'draw_staircase',
     'input_names',

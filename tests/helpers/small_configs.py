@@ -85,8 +85,16 @@ def _shrink_settings(settings: ConfigDict, size: int) -> None:
         settings.scale = (size, size)
     elif kind == 'ResizeEdge':
         settings.scale = size
+    elif kind == 'RandomResize':
+        settings.update(scale=(size, size), ratio_range=(1.0, 1.0))
     elif kind in ('RandomCrop', 'CenterCrop'):
-        settings.crop_size = size
+        settings.crop_size = (size, size)
+    elif kind == 'Mosaic':
+        settings.img_scale = (size, size)
+    elif kind == 'Pad' and 'size' in settings:
+        settings.size = (size, size)
+    elif kind == 'BatchSyncRandomResize':
+        settings.random_size_range = (size, size)
     elif kind == 'RepeatDataset':
         settings.times = 1
 
@@ -98,8 +106,17 @@ def _shrink_model(model: ConfigDict) -> None:
     elif kind == 'mmqnet.AlexNetBN':
         model.backbone.update(channels=(8, 16, 16, 16, 16), hidden_channels=32)
         model.head.in_channels = 32
+    elif kind in ('CSPNeXt', 'CSPDarknet'):
+        _shrink_csp(model)
     else:
         _shrink_resnet(model)
+
+
+def _shrink_csp(model: ConfigDict) -> None:
+    width = 16
+    model.backbone.update(widen_factor=width / 256, deepen_factor=0.1)
+    model.neck.update(in_channels=[width, 2 * width, 4 * width], out_channels=width)
+    model.bbox_head.update(in_channels=width, feat_channels=width)
 
 
 def _shrink_ssd(model: ConfigDict) -> None:
@@ -131,6 +148,8 @@ def _shrink_heads(model: ConfigDict) -> None:
     for key in ('bbox_head', 'rpn_head'):
         if key in model:
             model[key].update(in_channels=16, feat_channels=16)
+            if model[key].type in ('FCOSHead', 'ATSSHead'):  # 32 groups are upstream's
+                model[key].norm_cfg = dict(type='GN', num_groups=4, requires_grad=True)
     if 'roi_head' in model:
         model.roi_head.bbox_roi_extractor.out_channels = 16
         model.roi_head.bbox_head.update(in_channels=16, fc_out_channels=32)

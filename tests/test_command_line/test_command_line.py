@@ -82,10 +82,11 @@ def test_loaders_of_mmpretrain_are_completed(tmp_path):
         ('gloo', dict(device_ids=[0]), r"got 'gloo' and \{'device_ids': \[0\]\}"),
     ],
 )
-def test_processes_without_gpus_need_gloo_and_no_devices(backend, wrapper, got):
+def test_processes_without_gpus_need_gloo_and_no_devices(backend, wrapper, got, tmp_path):
     if get_device() != 'cpu':
         pytest.skip('there is a GPU')
-    config = Config(dict(launcher='pytorch', env_cfg=dict(dist_cfg=dict(backend=backend))))
+    environment = dict(dist_cfg=dict(backend=backend))
+    config = Config(dict(launcher='pytorch', work_dir=str(tmp_path), env_cfg=environment))
     if wrapper:
         config.model_wrapper_cfg = wrapper
     message = rf"`env_cfg\.dist_cfg\.backend` should be 'gloo' .*`model_wrapper_cfg` .*{got}"

@@ -13,7 +13,7 @@ from mmengine.config import Config
 from mmengine.dist import all_reduce_params
 from mmengine.runner import Runner
 from synthetic_data import write_coco, write_imagenet
-from toy_models import classifier, quantized, ready, weight_config
+from toy_models import build, classifier, quantized, ready, weight_config
 
 from mmqnet.quantizers import QuantizationNetwork
 
@@ -58,14 +58,15 @@ custom_hooks = [dict(type='RankStates')]
 default_hooks = dict(
     calibration=dict(type='mmqnet.CalibrationHook', num_samples=4),
     temperature=dict(type='mmqnet.TemperatureHook', weight=dict(slope=10)),
-    checkpoint=dict(type='mmqnet.CheckpointHook'))
+    checkpoint=dict(type='mmqnet.CheckpointHook'),
+    distillation={distillation!r})
 env_cfg = dict(dist_cfg=dict(backend='gloo'))
 model_wrapper_cfg = dict(type='MMDistributedDataParallel', device_ids=None)
 randomness = dict(seed=0)
 """
 
 
-def write_one_step(folder, name, batch, data, **backbone):
+def write_one_step(folder, name, batch, data, teacher=None, **backbone):
     path = folder / f'{name}.py'
     # uniform: of the activations only the range counts, not which of them were sampled
     activation = dict(levels='uint8', thresholds='uniform')
@@ -75,7 +76,18 @@ def write_one_step(folder, name, batch, data, **backbone):
         activation=activation,
     )
     path.write_text(ONE_STEP.format(
-        work_dir=str(folder / name), model=model, batch=batch, data=str(data)))  # fmt: skip
+        work_dir=str(folder / name), model=model, batch=batch, data=str(data),
+        distillation=teacher and dict(type='mmqnet.DistillationHook', teacher=teacher),
+    ))  # fmt: skip
+    return str(path)
+
+
+def write_teacher(folder):
+    """Save a float model that disagrees with the random weights of the others."""
+    path = folder / 'teacher.pth'
+    if not path.exists():
+        model = build(classifier(zero_init_residual=False), 'mmpretrain')
+        torch.save(dict(state_dict=model.state_dict()), path)
     return str(path)
 
 
@@ -88,6 +100,7 @@ def folder(root, tmp_path_factory):
     write_imagenet(folder / 'classes', 4, 1)
     others = [
         write_one_step(folder, 'two', 2, folder / 'classes'),
+        write_one_step(folder, 'taught', 2, folder / 'classes', write_teacher(folder)),
         write_one_step(folder, 'sync', 2, folder / 'classes', norm_eval=False,
                        norm_cfg=dict(type='SyncBN')),
     ]  # fmt: skip
@@ -205,22 +218,34 @@ class TestOneStep:
     @pytest.fixture(scope='class')
     def alone(self, folder):
         """States of one process with the whole batch."""
-        path = write_one_step(folder, 'one', 4, folder / 'classes')
+        return self.train_alone(folder, 'one')
+
+    def train_alone(self, folder, name, *teacher):
+        path = write_one_step(folder, name, 4, folder / 'classes', *teacher)
         Runner.from_cfg(Config.fromfile(path)).train()
-        return torch.load(folder / 'one' / 'rank_0.pth')
+        return torch.load(folder / name / 'rank_0.pth')
 
     def test_two_processes_calibrate_as_one(self, folder, alone):
         for key, value in states(folder, 'two')[1][0].items():
             torch.testing.assert_close(value, alone[0][key], rtol=1e-5, atol=1e-6, msg=key)
 
-    def test_two_processes_learn_as_one(self, folder, alone):
-        """What differs is the order of summation; steps are many times as large."""
+    @staticmethod
+    def check_step(alone, found):
+        """Check one step; what differs is the order of summation, steps are many times as large."""
         before, after = alone
-        for key, found in states(folder, 'two')[1][1].items():
+        for key, value in found.items():
             step = (after[key].float() - before[key].float()).abs().max()
-            difference = (found.float() - after[key].float()).abs().max()
+            difference = (value.float() - after[key].float()).abs().max()
             assert difference <= max(1e-3 * step, 1e-6), key
         assert sum(not torch.equal(before[key], after[key]) for key in before) > 100
+
+    def test_two_processes_learn_as_one(self, folder, alone):
+        self.check_step(alone, states(folder, 'two')[1][1])
+
+    def test_two_processes_learn_from_a_teacher_as_one(self, folder, alone):
+        taught = self.train_alone(folder, 'one_taught', write_teacher(folder))
+        self.check_step(taught, states(folder, 'taught')[1][1])
+        assert not torch.equal(taught[1]['head.fc.weight'], alone[1]['head.fc.weight'])
 
     def test_sync_bn_is_refused_by_torch_on_cpus(self, folder):
         for rank in (0, 1):

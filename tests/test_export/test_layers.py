@@ -2,6 +2,7 @@
 
 import math
 
+import onnx
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -151,6 +152,49 @@ def test_types_in_the_file_and_saturation(tmp_path, weight, activation, kind, sa
         (layer,) = report.layers
         assert (layer.weights, layer.can_saturate) == (kind, saturates)
         assert any('x64quantprecision' in warning for warning in report.warnings) == saturates
+
+
+def test_saturation_is_avoided(tmp_path):
+    """Large weights are rounded to ±64, those of small inputs stay as they are."""
+    module = ready(
+        nn.Sequential(
+            QuantConv2d(4, 6, 3, **configs('int8', 'uint8', 'channel')),
+            QuantConv2d(6, 4, 1, **configs('int8', 'uint4')),
+        ),
+        x := torch.rand(2, 4, 5, 5),
+    )
+    with exported(tmp_path, module, x, saturation='avoid') as report, torch.no_grad():
+        assert [layer.rounded for layer in report.layers] == [True, False]
+        assert [layer.largest_weight for layer in report.layers] == [64, 127]
+        (warning,) = report.warnings
+        assert warning.startswith('the weights of 1 layers (0, ...) have been rounded')
+        expected = module(x)
+        error = (run(report.path, x)[0] - expected).abs().mean()
+        assert error < 0.05 * expected.std()
+
+
+def test_an_output_that_is_quantized_in_two_ways(tmp_path):
+    """The convolution is there twice, with one set of weights, and both end in integers."""
+
+    class Fork(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first = QuantConv2d(3, 16, 3, **configs(activation='uint8'))
+            self.left = QuantConv2d(16, 2, 1, **configs(activation='uint8'))
+            self.right = QuantConv2d(16, 2, 1, **configs(activation='uint4'))
+
+        def forward(self, x):
+            x = self.first(x).relu()
+            return self.left(x) + self.right(x)
+
+    module = ready(Fork(), x := torch.rand(2, 3, 9, 9))
+    with exported(tmp_path, module, x) as report:
+        names = [layer.name for layer in report.layers]
+        assert names == ['first', 'first.twin', 'left', 'right']
+        assert set(integer_layers(report.path)) == {'first', 'first.twin'}
+        agrees(report.path, module, x)
+        tensors = onnx.load(report.path).graph.initializer
+        assert sum(tensor.data_type == onnx.TensorProto.INT4 for tensor in tensors) == 3
 
 
 def test_float_layers(tmp_path):

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 from pathlib import Path
 
 import onnx
@@ -43,7 +44,8 @@ def files(tmp_path_factory) -> Path:
         dataset=dataset,
         sampler=dict(type='DefaultSampler', shuffle=False),
     )
-    common = dict(default_scope='mmpretrain', test_dataloader=loader)
+    evaluator = dict(type='Accuracy', topk=(1,))
+    common = dict(default_scope='mmpretrain', test_dataloader=loader, test_evaluator=evaluator)
     for name, model in (('float', classifier()), ('quantized', quantized(classifier(), **W4A4))):
         Config(dict(model=model, **common)).dump(root / f'{name}.py')
         model = build(model, 'mmpretrain')
@@ -75,15 +77,17 @@ def test_stages_table_and_json(export, files):
         '[1/4] Loading the model',
         '[2/4] Exporting',
         '[3/4] Loading the file in the runtimes',
-        '[4/4] Comparing codes and results on 2 pictures',
+        '[4/4] Comparing codes, results and metrics on 2 pictures',
     ]
     assert 'of 21 layers 8 run in integers in ONNX Runtime, 19 in OpenVINO' in printed
     assert 'Least share of equal codes' in printed
     assert 'of 2 pictures matched' in printed
+    assert re.search(r'accuracy/top1 on 2 pictures: (\d+) in torch, \1 in the file', printed)
     written = json.loads((files / 'out/a.json').read_text())
     assert written['report']['num_bytes'] == (files / 'out/a.onnx').stat().st_size
     assert sum(layer['onnxruntime'] == 'integer' for layer in written['layers']) == 8
     assert all(found['equal_but_ties'] > 0.99 for found in written['agreement'])
+    assert [metric['difference'] for metric in written['metrics']] == [0.0]
     shape = onnx.load(files / 'out/a.onnx').graph.input[0].type.tensor_type.shape.dim
     assert [axis.dim_value for axis in shape] == [0, 3, 32, 48]
 

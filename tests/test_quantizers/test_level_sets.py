@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mmqnet.quantizers import num_bits, resolve_levels, signed_counterpart
+from mmqnet.quantizers.level_sets import integer_ranges
 
 
 @pytest.mark.parametrize(
@@ -86,6 +87,12 @@ def test_signed_counterparts_are_twos_complement():
     assert signed_counterpart((0.0, 1.0)) == (-1.0, 1.0)
     assert signed_counterpart(resolve_levels('uint2')) == (-2.0, -1.0, 0.0, 1.0)
     assert signed_counterpart(resolve_levels('uint8')) == tuple(range(-128, 128))
+
+
+def test_integer_ranges_hold_zero_and_a_positive_number():
+    assert integer_ranges((0.0, 1.0)) == ((0.0, 1.0), (-1.0, 1.0))
+    assert integer_ranges((0.0, 1.0, 2.0, 3.0)) == ((0, 1, 2, 3), (-1, 0, 1, 2), (-2, -1, 0, 1))
+    assert len(integer_ranges(resolve_levels('uint8'))) == 255
 
 
 @pytest.mark.parametrize('levels', [(0.0, 1.0, 2.0), (0.0, 2.0), (0.0, 1.0, 3.0, 4.0)])

@@ -5,6 +5,7 @@ import pickle
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from method_cases import ACTIVATIONS, CASES, CHANNELS, WEIGHTS, build, fit, fitted, values_of
@@ -17,6 +18,8 @@ from mmqnet.quantizers import HasTemperature, Mode, quantizer_config, quantizers
 from mmqnet.registry import QUANTIZERS
 from mmqnet.visualization import draw_staircase, weight_values
 from mmqnet.visualization.function import code_shares, describe, drawn_function, relative_error
+
+SYMMETRIC = dict(signed_levels='symmetric')
 
 every_case = pytest.mark.parametrize('case', CASES)
 
@@ -258,11 +261,22 @@ def test_pictures(case):
         ('DoReFa, inputs', None),
     ],
 )
-def test_signed_inputs(case, levels):
-    quantizer = fitted(case, torch.randn(CHANNELS, 40))
+def test_symmetric_inputs(case, levels):
+    x = torch.randn(CHANNELS, 40)
+    quantizer = fitted(case, torch.cat([x, -x], 1))
     assert quantizer.is_active == (levels is not None)
     if levels:
         assert quantizer.levels.tolist() == levels
+
+
+@pytest.mark.parametrize('case', ['LSQ, inputs', 'LSQ+'])
+def test_lopsided_inputs(case):
+    """LSQ's integers move, LSQ+ has an offset of its own."""
+    x = F.silu(2 * torch.randn(CHANNELS, 400))
+    quantizer, symmetric = fitted(case, x), fitted(case, x, **SYMMETRIC)
+    assert (quantizer.levels[0] == -1) if case == 'LSQ, inputs' else (quantizer.levels[0] == 0)
+    errors = [(q.eval()(x) - x).square().sum() for q in (quantizer, symmetric)]
+    assert errors[0] <= 1.01 * errors[1]
 
 
 @pytest.mark.parametrize('case', ['LSQ, inputs', 'LSQ+', 'PACT', 'DoReFa, inputs', 'LSQ'])
@@ -293,6 +307,10 @@ def test_shared_by_all_layers(case):
         ('activation', dict(type='PACT', levels='uint2', signed_levels='int2'), 'as many levels'),
         ('activation', dict(type='PACT', levels='uint2', signed_levels=[-2, -1, 0, 1]),
          r"`q\.signed_levels` should be 'auto' or None"),
+        ('activation', dict(type='PACT', levels='uint2') | SYMMETRIC,
+         r"`q\.signed_levels` should be 'auto' or None.*'symmetric'"),
+        ('activation', dict(type='DoReFa', levels='uint2') | SYMMETRIC,
+         r"`q\.signed_levels` should be 'auto' or None.*'symmetric'"),
         ('activation', dict(type='PACT', levels='uint2', clip_init=-1), 'clip_init`.*positive'),
         ('activation', dict(type='PACT', levels='uint2', clip_init='mean'), "'mse' or 'max'"),
         ('activation', dict(type='PACT', levels='uint2', clip_init=None), 'clip_init'),

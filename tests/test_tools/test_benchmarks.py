@@ -12,7 +12,7 @@ import pytest
 import torch
 
 TOOLS = Path(__file__).parents[2] / 'tools' / 'benchmarks'
-PARTS = ('operator', 'train', 'evaluate', 'memory', 'kmeans', 'calibrate', 'deploy')
+PARTS = ('operator', 'train', 'evaluate', 'distill', 'memory', 'kmeans', 'calibrate', 'deploy')
 pytest.importorskip('sklearn')
 
 

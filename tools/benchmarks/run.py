@@ -1,6 +1,6 @@
 """Measures mmqnet against float models and against its peers.
 
-    python tools/benchmarks/run.py [--only operator train evaluate memory kmeans calibrate
+    python tools/benchmarks/run.py [--only operator train evaluate distill memory kmeans calibrate
                                             deploy]
 
 prints a table of ratios for each part and writes all of it to ``work_dirs/benchmarks/results.json``
@@ -21,6 +21,7 @@ from typing import Any
 import calibrating
 import clustering
 import deploying
+import distilling
 import memory
 import operators
 import peers
@@ -39,6 +40,7 @@ PARTS: dict[str, Callable[[Settings], Cases]] = {
     'operator': operators.cases,
     'train': functools.partial(training.cases, what='train'),
     'evaluate': functools.partial(training.cases, what='evaluate'),
+    'distill': distilling.cases,
     'memory': memory.cases,
     'kmeans': clustering.cases,
     'calibrate': calibrating.cases,

@@ -4,6 +4,7 @@ from mmqnet.engine.hooks.batch_norm_reestimation_hook import BatchNormReestimati
 from mmqnet.engine.hooks.calibration_hook import CalibrationHook
 from mmqnet.engine.hooks.checkpoint_check_hook import CheckpointCheckHook
 from mmqnet.engine.hooks.checkpoint_hook import CheckpointHook
+from mmqnet.engine.hooks.distillation_hook import DistillationHook
 from mmqnet.engine.hooks.phase_hook import PhaseHook
 from mmqnet.engine.hooks.randomness_hook import RandomnessHook
 from mmqnet.engine.hooks.scale_log_hook import ScaleLogHook
@@ -15,6 +16,7 @@ __all__ = [
     'CalibrationHook',
     'CheckpointCheckHook',
     'CheckpointHook',
+    'DistillationHook',
     'PhaseHook',
     'RandomnessHook',
     'ScaleLogHook',

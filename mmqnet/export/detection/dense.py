@@ -28,6 +28,34 @@ class DetectorExport(ExportModule):
     output_names = ('dets', 'labels')
     suppression: Suppression
 
+    def forward(self, input: Tensor) -> tuple[Tensor, ...]:
+        """Return ``dets`` and ``labels``."""
+        return self.detect(self.prepare(input), self.border(input))
+
+    def detect(self, x: Tensor, border: Tensor) -> tuple[Tensor, ...]:
+        """Return ``dets`` and ``labels``.
+
+        Args:
+            x: (N, 3, H, W), normalized.
+            border: What :meth:`border` returns.
+        """
+        raise NotImplementedError
+
+    def border(self, input: Tensor) -> Tensor:
+        """Return the largest x, y, x, y of the images in the input, (N, 4), or (1, 4) for all.
+
+        MMDetection cuts boxes at the image, not at its padding on the right and at the bottom. A
+        file is not told where that begins, but sees it: padding that is added after normalization
+        is the mean, in general no integer, and the pixels are integers.
+        """
+        height, width = self.file.input_size
+        channel = self.file.channel_of_padding
+        if channel is None:
+            return input.new_tensor([[width, height, width, height]])
+        pixels = input[:, channel] != self.file.pad_value[channel]
+        sides = [pixels[:, 0].sum(1), pixels[:, :, 0].sum(1)]
+        return torch.stack(sides * 2, 1).to(input.dtype)
+
     @property
     def head(self) -> Any:
         """The head of a one-stage detector."""
@@ -66,23 +94,18 @@ class DetectorExport(ExportModule):
             self.register_buffer(f'{prefix}{i}', get_box_tensor(level), persistent=False)
         return len(priors)
 
-    def decode(self, coder: Any, priors: Tensor, deltas: Tensor) -> Tensor:
-        """Return boxes (N, k, 4) in pixels of the input, cut at its border if the coder does so.
+    def decode(self, coder: Any, priors: Tensor, deltas: Tensor, border: Tensor) -> Tensor:
+        """Return boxes (N, k, 4) in pixels of the input, cut at the border if the coder does so.
 
         Args:
             coder: The head's.
             priors: (N, k, 4) anchors or (N, k, 2) points.
             deltas: (N, k, 4).
+            border: What :meth:`border` returns.
         """
         boxes = coder.decode(priors.flatten(0, 1), deltas.flatten(0, 1))
         boxes = get_box_tensor(boxes).reshape(-1, *priors.shape[1:2], 4)
-        return self.clip(boxes) if coder.clip_border else boxes
-
-    def clip(self, boxes: Tensor) -> Tensor:
-        """Return the boxes cut at the border of the input."""
-        height, width = self.file.input_size
-        limits = boxes.new_tensor([width, height, width, height])
-        return torch.minimum(boxes.clamp(min=0), limits)
+        return torch.minimum(boxes.clamp(min=0), border[:, None]) if coder.clip_border else boxes
 
 
 class DenseExport(DetectorExport):
@@ -101,16 +124,21 @@ class DenseExport(DetectorExport):
         self.min_size = test_cfg.get('min_bbox_size', -1)
         self.describe(self.score_threshold, self.head.bbox_coder.clip_border)
 
-    def predict(self, x: Tensor) -> tuple[Tensor, ...]:
+    def detect(self, x: Tensor, border: Tensor) -> tuple[Tensor, ...]:
         """Return ``dets`` and ``labels``."""
         outputs = zip(*self.head(self.model.extract_feat(x)), strict=True)
-        levels = [self._level(level, *maps) for level, maps in enumerate(outputs)]
+        levels = [self._level(level, border, *maps) for level, maps in enumerate(outputs)]
         boxes, scores, labels = (torch.cat(parts, 1) for parts in zip(*levels, strict=True))
         scores = large_enough(boxes, scores, self.min_size)
         return detections(*self.suppression(boxes, scores, labels))
 
     def _level(
-        self, level: int, cls_score: Tensor, bbox_pred: Tensor, factor: Tensor | None = None
+        self,
+        level: int,
+        border: Tensor,
+        cls_score: Tensor,
+        bbox_pred: Tensor,
+        factor: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return boxes, scores and labels of a level's best pairs of a place and a class."""
         scores = self.class_scores(cls_score)
@@ -120,7 +148,7 @@ class DenseExport(DetectorExport):
         # MMDetection drops low scores first: the same pairs, but millions of comparisons
         scores = above(scores, self.score_threshold)
         labels, places = places % classes, places // classes
-        boxes = self.boxes(level, bbox_pred, places)
+        boxes = self.boxes(level, bbox_pred, places, border)
         if factor is not None:
             scores = scores * flatten(factor, 1).squeeze(-1).sigmoid().gather(1, places)
         return boxes, scores, labels
@@ -132,23 +160,24 @@ class DenseExport(DetectorExport):
             return logits.sigmoid()
         return logits.softmax(-1)[..., :-1]
 
-    def boxes(self, level: int, bbox_pred: Tensor, places: Tensor) -> Tensor:
+    def boxes(self, level: int, bbox_pred: Tensor, places: Tensor, border: Tensor) -> Tensor:
         """Return the boxes (N, k, 4) at some places (N, k) of a level."""
         priors = getattr(self, f'priors{level}')[places]
         deltas = take(flatten(bbox_pred, self.head.bbox_coder.encode_size), places)
-        return self.decode(self.head.bbox_coder, priors, deltas)
+        return self.decode(self.head.bbox_coder, priors, deltas, border)
 
 
 class GFLExport(DenseExport):
     """GFL: distances are the means of distributions."""
 
-    def boxes(self, level: int, bbox_pred: Tensor, places: Tensor) -> Tensor:
+    def boxes(self, level: int, bbox_pred: Tensor, places: Tensor, border: Tensor) -> Tensor:
         """Return the boxes (N, k, 4) at some places (N, k) of a level."""
         head = self.head
         centers = head.anchor_center(getattr(self, f'priors{level}'))[places]
         bins = take(flatten(bbox_pred, 4 * (head.reg_max + 1)), places)
         distances = head.integral(bins.flatten(0, 1)) * head.prior_generator.strides[level][0]
-        return self.decode(head.bbox_coder, centers, distances.reshape(-1, places.shape[1], 4))
+        distances = distances.reshape(-1, places.shape[1], 4)
+        return self.decode(head.bbox_coder, centers, distances, border)
 
 
 class YOLOXExport(DetectorExport):
@@ -163,8 +192,8 @@ class YOLOXExport(DetectorExport):
         self.score_threshold = test_cfg.score_thr
         self.describe(self.score_threshold, clip_border=False)
 
-    def predict(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Return ``dets`` and ``labels``."""
+    def detect(self, x: Tensor, border: Tensor) -> tuple[Tensor, ...]:
+        """Return ``dets`` and ``labels``; boxes are not cut."""
         head = self.head
         cls_scores, bbox_preds, objectnesses = head(self.model.extract_feat(x))
         classes = torch.cat([flatten(m, head.cls_out_channels) for m in cls_scores], 1).sigmoid()

@@ -43,10 +43,10 @@ class TwoStageExport(DetectorExport):
         """The head on regions."""
         return self.model.roi_head
 
-    def predict(self, x: Tensor) -> tuple[Tensor, ...]:
+    def detect(self, x: Tensor, border: Tensor) -> tuple[Tensor, ...]:
         """Return ``dets`` and ``labels``."""
         features = self.model.extract_feat(x)
-        proposals, objectness = self.propose(features)
+        proposals, objectness = self.propose(features, border)
         images = torch.arange(proposals.shape[0], device=x.device, dtype=x.dtype)
         images = images.view(-1, 1, 1).expand(-1, proposals.shape[1], 1)
         rois = torch.cat([images, proposals], -1).flatten(0, 1)
@@ -54,9 +54,9 @@ class TwoStageExport(DetectorExport):
         if self.roi.with_shared_head:
             pooled = self.roi.shared_head(pooled)
         cls_score, bbox_pred = self.roi.bbox_head(pooled)
-        return self.classify(proposals, objectness, cls_score, bbox_pred)
+        return self.classify(proposals, objectness, cls_score, bbox_pred, border)
 
-    def propose(self, features: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+    def propose(self, features: tuple[Tensor, ...], border: Tensor) -> tuple[Tensor, Tensor]:
         """Return proposals (N, P, 4) and their scores (N, P)."""
         test_cfg, levels = self.rpn.test_cfg, []
         for level, (cls_score, bbox_pred) in enumerate(zip(*self.rpn(features), strict=True)):
@@ -70,7 +70,7 @@ class TwoStageExport(DetectorExport):
             scores, places = scores.topk(count)
             priors = getattr(self, f'priors{level}')[places]
             deltas = take(flatten(bbox_pred, 4), places)
-            boxes = self.decode(self.rpn.bbox_coder, priors, deltas)
+            boxes = self.decode(self.rpn.bbox_coder, priors, deltas, border)
             levels.append((boxes, scores, torch.full_like(places, level)))
         boxes, scores, of_level = (torch.cat(parts, 1) for parts in zip(*levels, strict=True))
         scores = large_enough(boxes, scores, test_cfg.get('min_bbox_size', -1))
@@ -93,14 +93,20 @@ class TwoStageExport(DetectorExport):
         return pooled
 
     def classify(
-        self, proposals: Tensor, objectness: Tensor, cls_score: Tensor, bbox_pred: Tensor
+        self,
+        proposals: Tensor,
+        objectness: Tensor,
+        cls_score: Tensor,
+        bbox_pred: Tensor,
+        border: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """Return ``dets`` and ``labels`` of proposals (N, P, 4), each with a box for each class."""
         count, head = proposals.shape[1], self.roi.bbox_head
         classes = cls_score.shape[-1] - 1
         sets = 1 if head.reg_class_agnostic else classes
         priors = proposals.repeat_interleave(sets, 1)
-        boxes = self.decode(head.bbox_coder, priors, bbox_pred.reshape(-1, count * sets, 4))
+        deltas = bbox_pred.reshape(-1, count * sets, 4)
+        boxes = self.decode(head.bbox_coder, priors, deltas, border)
         if sets != classes:
             boxes = boxes.repeat_interleave(classes, 1)
         scores = cls_score.softmax(-1)[..., :-1].reshape(-1, count, classes)

@@ -15,8 +15,8 @@ import onnx_ir as ir
 from mmqnet.export.onnx import graph as graphs
 from mmqnet.export.onnx.functions import CodeFunction
 from mmqnet.export.onnx.graph import add_constant, add_node, constant, is_op
-from mmqnet.export.onnx.report import LARGEST_PAIR
-from mmqnet.export.onnx.weights import Weights
+from mmqnet.export.onnx.report import largest_safe_weight
+from mmqnet.export.onnx.weights import Weights, channel_axis
 
 _LARGEST_BIAS = 2**30  # of int32, with room for the sum
 _LOST_BIAS = 2**20  # of a channel without weights
@@ -35,6 +35,8 @@ def fold_batch_norm(node: ir.Node, weights: Weights) -> Weights:
     norm = graphs.only_reader(node.outputs[0])
     if norm is None or not is_op(norm, 'BatchNormalization') or is_op(node, 'MatMul'):
         return weights
+    if is_op(node, 'ConvTranspose') and graphs.attribute(node, 'group', 1) > 1:
+        return weights  # whose dimension of output channels holds those of one group
     parameters = [constant(value) for value in norm.inputs[1:5]]
     bias = bias_of(node)
     if bias is None or any(array is None for array in parameters):
@@ -56,10 +58,11 @@ def add_to_bias(node: ir.Node, number: float) -> bool:
     weight = node.inputs[1]
     if bias is None or is_op(node, 'MatMul') or weight is None or weight.shape is None:
         return False
-    transposed = is_op(node, 'Gemm') and not graphs.attribute(node, 'transB', 0)
-    channels = weight.shape[1 if transposed else 0]
+    channels = weight.shape[channel_axis(node)]
     if not isinstance(channels, int):
         return False
+    if is_op(node, 'ConvTranspose'):
+        channels *= graphs.attribute(node, 'group', 1)
     new = (np.broadcast_to(bias, (channels,)) + number).astype(np.float32)
     graph = node.graph
     assert isinstance(graph, ir.Graph)
@@ -113,8 +116,7 @@ def scaled_for_bias(
         integers = weights.integers * weights.along_axis(~lost)
         scale = np.where(lost, bias / (_LOST_BIAS * input_scale), scale)
         weights = replace(weights, integers=integers.astype(np.int16), scale=scale)
-    limit = min(127, LARGEST_PAIR // (2 * max(largest_code, 1)))
-    most = max(1, limit // max(weights.largest, 1))
+    most = max(1, largest_safe_weight(largest_code) // max(weights.largest, 1))
     room = _LARGEST_BIAS * scale * input_scale / np.maximum(bias, np.finfo(np.float32).tiny)
     factors = np.clip(room, 1, most).astype(np.int64)
     return weights, factors if len(weights.scale) > 1 else factors.min(keepdims=True)

@@ -8,10 +8,13 @@ from onnx_ir.passes import common as passes
 from torch import Tensor, nn
 
 from mmqnet.checks import check_choice
+from mmqnet.export.agreement import PREFIX
 from mmqnet.export.freeze import frozen
 from mmqnet.export.onnx.activations import Functions, split
+from mmqnet.export.onnx.guards import guard_float_layers
 from mmqnet.export.onnx.layers import (
     FLOAT_LAYERS,
+    SATURATION,
     find_layers,
     write_layer,
     write_other_weights,
@@ -28,10 +31,10 @@ from mmqnet.export.onnx.moves import move_up
 from mmqnet.export.onnx.report import SATURATION_FLAG, ExportedLayer, ExportReport
 from mmqnet.export.onnx.save import save
 from mmqnet.export.onnx.translate import translate
+from mmqnet.export.onnx.twins import add_twins
 from mmqnet.version import __version__
 
 OPSET = 21  # the first with int4; OpenVINO refuses int2, which opset 25 brings
-PREFIX = 'model.'  # of the names of modules in a wrapper
 
 
 def export_onnx(
@@ -44,6 +47,7 @@ def export_onnx(
     dynamic_batch: bool = True,
     thresholds: str = 'exact',
     float_layers: str = 'small',
+    saturation: str = 'warn',
     metadata: Mapping[str, str] | None = None,
     opset: int = OPSET,
 ) -> ExportReport:
@@ -61,6 +65,8 @@ def export_onnx(
             halfway between evenly spaced levels, move them to a grid of 8 bits.
         float_layers: What quantized layers that end in float hold: ``'small'``, integers, which
             OpenVINO computes with; or ``'fast'``, floats, with which ONNX Runtime is faster.
+        saturation: ``'warn'`` of weights with which sums saturate on x86 CPUs without VNNI; or
+            ``'avoid'`` it: round them to fewer bits (±64 with codes of 8 bits).
         metadata: Text for the file's ``metadata_props``.
         opset: Version of the ONNX operators, at least 21.
 
@@ -90,6 +96,7 @@ def export_onnx(
     """
     check_choice(thresholds, THRESHOLDS, 'thresholds')
     check_choice(float_layers, FLOAT_LAYERS, 'float_layers')
+    check_choice(saturation, SATURATION, 'saturation')
     if opset < OPSET:
         raise ValueError(
             f'`opset` should be at least {OPSET}, the first with int4, but got {opset}'
@@ -99,10 +106,14 @@ def export_onnx(
     split(graph, functions, PREFIX)
     layers = find_layers(graph, PREFIX)
     move_up(graph, functions)
+    layers = add_twins(layers, functions, thresholds)
     lower(graph, functions, thresholds)
     forms = {name: form_of(f, thresholds) for name, f in functions.by_name.items()}
-    exported = tuple(write_layer(layer, functions, forms, float_layers) for layer in layers)
+    exported = tuple(
+        write_layer(layer, functions, forms, float_layers, saturation) for layer in layers
+    )
     write_other_weights(graph)
+    guard_float_layers(graph)
     _tidy(model, metadata or {})
     data = save(model, path)
     return ExportReport(
@@ -150,7 +161,14 @@ def _warnings(
         found.append(
             f'{len(saturating)} layers ({saturating[0]}, ...) can saturate on x86 CPUs without '
             f'VNNI: 2 * |weight| * code exceeds 32767; set `{SATURATION_FLAG}` to 1 in ONNX '
-            'Runtime there, which is slower, or take weights of at most 6 bits or inputs of 7'
+            "Runtime there, which is slower, or export with `saturation='avoid'` (--saturation "
+            'avoid), which rounds these weights to ±64'
+        )
+    rounded = [layer.name for layer in layers if layer.rounded]
+    if rounded:
+        found.append(
+            f'the weights of {len(rounded)} layers ({rounded[0]}, ...) have been rounded to fewer '
+            'bits, so that no CPU saturates: evaluate the file'
         )
     trees = [name for name, form in forms.items() if form == 'tree']
     if trees:

@@ -11,7 +11,7 @@ import onnx
 
 from mmqnet.export.packages import require
 
-_LAYERS = ('Conv', 'Gemm', 'MatMul')
+_LAYERS = ('Conv', 'ConvTranspose', 'Gemm', 'MatMul')
 # What ONNX Runtime computes such a layer with, from integers.
 _INTEGER_OPS = (
     'QLinearConv', 'ConvInteger', 'QGemm', 'QLinearMatMul', 'MatMulInteger',
@@ -19,7 +19,7 @@ _INTEGER_OPS = (
 )  # fmt: skip
 # What the runtimes add to the names of nodes.
 _ADDED = re.compile(r'(_token_\d+|_nchwc|_quant)+$|/WithoutBiases(/.*)?$')
-_OPENVINO_LAYERS = ('Convolution', 'FullyConnected', 'MatMul')
+_OPENVINO_LAYERS = ('Convolution', 'Deconvolution', 'FullyConnected', 'MatMul')
 
 
 @dataclass(frozen=True)

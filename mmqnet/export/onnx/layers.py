@@ -11,7 +11,7 @@ from mmqnet.export.onnx import graph as graphs
 from mmqnet.export.onnx.activations import Functions
 from mmqnet.export.onnx.bias import bias_of, emit_bias, fold_batch_norm, scaled_for_bias
 from mmqnet.export.onnx.graph import add_constant, constant, is_op
-from mmqnet.export.onnx.report import ExportedLayer
+from mmqnet.export.onnx.report import ExportedLayer, largest_safe_weight
 from mmqnet.export.onnx.translate import HARD_QUANTIZE
 from mmqnet.export.onnx.weights import (
     LAYERS,
@@ -23,6 +23,7 @@ from mmqnet.export.onnx.weights import (
 from mmqnet.quantizers import Staircase
 
 FLOAT_LAYERS = ('small', 'fast')
+SATURATION = ('warn', 'avoid')
 _IN_FLOAT = 'its output is used in float'
 _FUSED_WITH_GEMM = (
     'Elu',
@@ -70,7 +71,11 @@ def _parameter_module(node: ir.Node) -> str:
 
 
 def write_layer(
-    layer: QuantizedNode, functions: Functions, forms: Mapping[str, str], float_layers: str
+    layer: QuantizedNode,
+    functions: Functions,
+    forms: Mapping[str, str],
+    float_layers: str,
+    saturation: str,
 ) -> ExportedLayer:
     """Write the weights of a layer into the graph, and say what became of it.
 
@@ -80,6 +85,8 @@ def write_layer(
         forms: From the names of quantizers to how they are written.
         float_layers: What layers that no runtime computes in integers hold: ``'small'`` or
             ``'fast'``.
+        saturation: Whether weights that may saturate without VNNI are rounded to fewer bits:
+            ``'avoid'``; or not: ``'warn'``.
     """
     node, weights = layer.node, layer.weights
     reason = _reason(node, weights)
@@ -87,11 +94,16 @@ def write_layer(
     name = source.name if source is not None and source.name is not None else ''
     function = functions.by_name.get(name)
     largest_code = 0 if function is None else max(function.codes)
-    largest = 0
+    largest, rounded = 0, False
     if not weights.fits_int8 or (reason and float_layers == 'fast'):
         kind = emit_float(node, weights)
     else:
-        factors, bias = np.ones(1, np.int64), bias_of(node)
+        # a transposed convolution ends in float, and so does its bias
+        bias = None if is_op(node, 'ConvTranspose') else bias_of(node)
+        factors = np.ones(1, np.int64)
+        if saturation == 'avoid':
+            limit = largest_safe_weight(largest_code)
+            weights, rounded = weights.at_most(limit), weights.largest > limit
         if function is not None and function.table is None and bias is not None:
             weights, factors = scaled_for_bias(weights, bias, function.scale, largest_code)
             emit_bias(node, weights, factors, function)
@@ -106,6 +118,7 @@ def write_layer(
         codes='float' if function is None else forms[name],
         largest_code=largest_code,
         reason=reason,
+        rounded=rounded,
     )
 
 
@@ -120,6 +133,8 @@ def _reason(node: ir.Node, weights: Weights) -> str:
         return 'the levels of its input are no integers'
     if not is_op(source, 'DequantizeLinear'):
         return 'its input is not quantized'
+    if is_op(node, 'ConvTranspose'):
+        return 'ONNX Runtime has no transposed convolution of integers'
     if is_op(node, 'Conv'):
         return _reason_behind(node)
     # a product may end in float, unless ONNX Runtime takes it for one with what is behind

@@ -10,6 +10,16 @@ LARGEST_PAIR = 2**15 - 1
 SATURATION_FLAG = 'session.x64quantprecision'
 
 
+def largest_safe_weight(largest_code: int) -> int:
+    """Return the largest weight of 8 bits with which no sum of two products saturates.
+
+    Example:
+        >>> largest_safe_weight(255), largest_safe_weight(15)
+        (64, 127)
+    """
+    return min(127, LARGEST_PAIR // (2 * max(largest_code, 1)))
+
+
 @dataclass(frozen=True)
 class ExportedLayer:
     """A layer in the file.
@@ -24,6 +34,7 @@ class ExportedLayer:
             ``'float'`` for an input in float.
         largest_code: The largest code of its input.
         reason: Why no runtime can be expected to compute it in integers; empty if it can.
+        rounded: Whether its weights have been rounded to fewer bits, so that nothing saturates.
     """
 
     name: str
@@ -34,6 +45,7 @@ class ExportedLayer:
     codes: str
     largest_code: int
     reason: str
+    rounded: bool = False
 
     @property
     def can_saturate(self) -> bool:

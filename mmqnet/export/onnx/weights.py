@@ -12,7 +12,7 @@ from mmqnet.export.onnx.graph import add_constant, add_node, constant, is_op
 from mmqnet.export.onnx.translate import HARD_QUANTIZE
 from mmqnet.quantizers import Staircase
 
-LAYERS = ('Conv', 'Gemm', 'MatMul')
+LAYERS = ('Conv', 'ConvTranspose', 'Gemm', 'MatMul')
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,12 +65,34 @@ class Weights:
         """Whether there are integers, and all fit into int8."""
         return self.integers is not None and self.largest <= 127
 
+    def at_most(self, largest: int) -> 'Weights':
+        """Return the weights with integers up to ``largest``; channels beyond it are rounded.
+
+        Example:
+            >>> weights = Weights('w', 0, np.int16([[100], [-8]]), np.ones(1), None, 8)
+            >>> small = weights.at_most(64)
+            >>> small.integers.tolist(), small.scale.tolist()
+            ([[64], [-8]], [1.5625, 1.0])
+        """
+        if self.integers is None or self.largest <= largest:
+            return self
+        others = tuple(d for d in range(self.integers.ndim) if d != self.axis)
+        shrink = np.minimum(largest / np.abs(self.integers).max(others, initial=1), 1.0)
+        integers = np.rint(self.integers * self.along_axis(shrink)).astype(np.int16)
+        return replace(self, integers=integers, scale=self.scale / shrink)
+
     def as_float(self) -> np.ndarray:
         """Return the weights in float32."""
         if self.integers is None:
             assert self.values is not None
             return self.values
         return (self.integers * self.along_axis(self.scale.astype(np.float32))).astype(np.float32)
+
+
+def channel_axis(node: ir.Node) -> int:
+    """Return the dimension of a layer's weights that counts the output channels."""
+    transposed = is_op(node, 'Gemm') and not graphs.attribute(node, 'transB', 0)
+    return 1 if transposed or is_op(node, 'ConvTranspose') else 0
 
 
 def read_weights(node: ir.Node) -> Weights | None:
@@ -91,7 +113,7 @@ def read_weights(node: ir.Node) -> Weights | None:
     weights = _quantized(name, [torch.from_numpy(array.copy()) for array in arrays])  # type: ignore[union-attr]
     if transposed:
         weights = _transposed(weights)
-    elif is_op(node, 'Gemm') and not graphs.attribute(node, 'transB', 0):
+    elif channel_axis(node):
         weights = replace(weights, axis=1)
     return weights
 

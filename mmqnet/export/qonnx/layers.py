@@ -67,7 +67,7 @@ def _write(
     assert isinstance(graph, ir.Graph)
     assert integers is not None
     kind = _type_of(weights)
-    is_conv = is_op(node, 'Conv')
+    is_conv = is_op(node, 'Conv', 'ConvTranspose')
     if not is_conv and weights.axis == 0:
         integers = integers.T
     key = f'{name.partition("#")[0]}.weight'
@@ -77,9 +77,12 @@ def _write(
         types[initializer] = kind
     reads = node.inputs[0] if source is None else source.integers
     attributes = node.attributes if is_conv else None
-    op_type = 'Conv' if is_conv else 'MatMul'
+    op_type = node.op_type if is_conv else 'MatMul'
     value = add_node(node, op_type, [reads, initializer], f'{name}.sums', attributes)
-    last, factors, shift = _affine(node, weights.scale * (1.0 if source is None else source.scale))
+    scale = weights.scale
+    if is_op(node, 'ConvTranspose') and len(scale) > 1:  # those of one group
+        scale = np.tile(scale, graphs.attribute(node, 'group', 1))
+    last, factors, shift = _affine(node, scale * (1.0 if source is None else source.scale))
     axes = (-1, *(1,) * (integers.ndim - 2)) if is_conv else (-1,)
     for op, number, key in (('Mul', factors, 'scale'), ('Add', shift, 'bias')):
         if key == 'bias' and not number.any():

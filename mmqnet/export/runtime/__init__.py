@@ -4,12 +4,14 @@ from mmqnet.export.backends import BACKENDS
 from mmqnet.export.runtime.classifier import ExportedClassifier
 from mmqnet.export.runtime.detector import ExportedDetector
 from mmqnet.export.runtime.evaluation import evaluate_exported
+from mmqnet.export.runtime.raw_detector import ExportedRawDetector
 from mmqnet.export.runtime.sessions import open_session
 
 __all__ = [
     'BACKENDS',
     'ExportedClassifier',
     'ExportedDetector',
+    'ExportedRawDetector',
     'evaluate_exported',
     'open_session',
 ]

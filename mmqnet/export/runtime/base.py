@@ -13,8 +13,8 @@ class ExportedModel(BaseModel):
     """An exported file with the interface of a model, so that MMEngine's loops test it.
 
     Args:
-        path: The ``.onnx`` file.
-        backend: ``'onnxruntime'`` or ``'openvino'``.
+        path: The file, ``.onnx``, ``.tflite`` or ``.pte``.
+        backend: ``'onnxruntime'``, ``'openvino'``, ``'litert'`` or ``'executorch'``.
         threads: Of one inference. Default: None, as the runtime chooses.
 
     Attributes:

@@ -14,14 +14,14 @@ from mmqnet.registry import MODELS
 
 @MODELS.register_module()
 class ExportedClassifier(ExportedModel):
-    """A classifier that ONNX Runtime or OpenVINO executes.
+    """A classifier that a runtime executes.
 
     Called with a picture, it returns its class; in a test loop of MMEngine it takes the batches of
     MMPretrain's data pipelines.
 
     Args:
-        path: The ``.onnx`` file.
-        backend: ``'onnxruntime'`` or ``'openvino'``.
+        path: The file, ``.onnx``, ``.tflite`` or ``.pte``.
+        backend: ``'onnxruntime'``, ``'openvino'``, ``'litert'`` or ``'executorch'``.
         threads: Of one inference. Default: None, as the runtime chooses.
 
     Raises:

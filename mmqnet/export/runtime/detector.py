@@ -1,6 +1,6 @@
 """An exported detector."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -65,34 +65,38 @@ class ExportedDetector(ExportedModel):
         if data_samples is None:
             data_samples = [DetDataSample() for _ in inputs]
         found = self.run(inputs)
-        for i, sample in enumerate(data_samples):
-            factors = sample.metainfo.get('scale_factor', (1.0, 1.0))
-            shape = tuple(sample.metainfo.get('img_shape', inputs[i].shape[-2:]))
-            rows = found['dets'][i], found['labels'][i]
-            sample.pred_instances = self._instances(*rows, shape, factors)
+        shapes = [tuple(x.shape[-2:]) for x in inputs]
+        metas = [
+            dict(dict(scale_factor=(1.0, 1.0), img_shape=shape, ori_shape=shape), **sample.metainfo)
+            for shape, sample in zip(shapes, data_samples, strict=True)
+        ]
+        for sample, instances in zip(data_samples, self.decode(found, metas), strict=True):
+            sample.pred_instances = instances
         return data_samples
 
-    def _instances(
-        self,
-        dets: np.ndarray,
-        labels: np.ndarray,
-        shape: tuple[int, ...],
-        factors: Sequence[float],
-    ) -> InstanceData:
-        """Return the rows that are boxes, in pixels of the original image.
+    def decode(
+        self, found: Mapping[str, np.ndarray], metas: Sequence[dict[str, Any]]
+    ) -> list[InstanceData]:
+        """Return the boxes in pixels of the original images.
 
         Args:
-            dets: (K, 5).
-            labels: (K,).
-            shape: Height and width of the image without padding.
-            factors: By which its width and height have been resized.
+            found: The file's outputs, for one or more images.
+            metas: What is known of each image, ``scale_factor`` among it.
         """
-        boxes, scores = torch.from_numpy(dets[:, :4].copy()), torch.from_numpy(dets[:, 4].copy())
-        classes, kept = torch.from_numpy(labels.copy()), torch.from_numpy(labels >= 0)
-        if self.metadata.clip_border and shape[:2] != self.metadata.input_size:
-            # the file cuts at its own border; what lies in the padding is nothing
-            limits = boxes.new_tensor([shape[1], shape[0], shape[1], shape[0]])
-            boxes = torch.minimum(boxes, limits)
-            kept = kept & (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
-        boxes = boxes / boxes.new_tensor([*factors, *factors])
-        return InstanceData(bboxes=boxes[kept], scores=scores[kept], labels=classes[kept])
+        return [
+            _instances(dets, labels, meta['scale_factor'])
+            for dets, labels, meta in zip(found['dets'], found['labels'], metas, strict=True)
+        ]
+
+
+def _instances(dets: np.ndarray, labels: np.ndarray, factors: Sequence[float]) -> InstanceData:
+    """Return the rows that are boxes, in pixels of the original image.
+
+    Args:
+        dets: (K, 5).
+        labels: (K,).
+        factors: By which width and height of the image have been resized.
+    """
+    rows, classes = torch.from_numpy(dets[labels >= 0]), torch.from_numpy(labels[labels >= 0])
+    boxes = rows[:, :4] / rows.new_tensor([*factors, *factors])
+    return InstanceData(bboxes=boxes, scores=rows[:, 4], labels=classes)

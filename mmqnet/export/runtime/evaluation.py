@@ -5,6 +5,7 @@ from mmengine.config import Config, ConfigDict
 from mmqnet.checks import check_choice
 from mmqnet.export.backends import BACKENDS
 
+_WITHOUT_NMS = ('litert', 'executorch')
 # What else a config adds watches or changes the layers of a model, and a file has none.
 _HOOKS = {
     'runtime_info',
@@ -22,8 +23,9 @@ def evaluate_exported(config: Config, path: str, backend: str) -> None:
 
     Args:
         config: Changed in place.
-        path: The ``.onnx`` file.
-        backend: ``'onnxruntime'`` or ``'openvino'``.
+        path: The file, ``.onnx``, ``.tflite`` or ``.pte``.
+        backend: ``'onnxruntime'``, ``'openvino'``, ``'litert'`` or ``'executorch'``. Of detectors
+            the latter two run what was exported with ``--raw``; boxes are decoded by MMDetection.
 
     Example:
         >>> config = Config(dict(default_scope='mmdet', model=dict(type='SingleStageDetector'),
@@ -34,8 +36,12 @@ def evaluate_exported(config: Config, path: str, backend: str) -> None:
     """
     check_choice(backend, BACKENDS, 'backend')
     is_classifier = config.get('default_scope') == 'mmpretrain'
-    kind = 'ExportedClassifier' if is_classifier else 'ExportedDetector'
-    config.model = ConfigDict(type=f'mmqnet.{kind}', path=path, backend=backend)
+    kind, model, head = 'ExportedDetector', config.model, {}
+    if is_classifier:
+        kind = 'ExportedClassifier'
+    elif backend in _WITHOUT_NMS:
+        kind, head = 'ExportedRawDetector', {key: model[key] for key in ('bbox_head', 'test_cfg')}
+    config.model = ConfigDict(type=f'mmqnet.{kind}', path=path, backend=backend, **head)
     config.pop('data_preprocessor', None)  # it is in the file
     config.load_from, config.resume, config.custom_hooks = None, False, []
     hooks = config.get('default_hooks') or {}

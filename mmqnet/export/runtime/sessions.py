@@ -1,6 +1,6 @@
-"""One interface to ONNX Runtime and OpenVINO."""
+"""One interface to all runtimes."""
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,56 +10,8 @@ from mmqnet.checks import check_choice, check_positive_integer
 from mmqnet.export.backends import BACKENDS
 from mmqnet.export.metadata import FileMetadata
 from mmqnet.export.packages import require
-
-Arrays = dict[str, np.ndarray]
-
-
-class Session:
-    """An exported file, loaded by a runtime; the base of those below.
-
-    Attributes:
-        path: The file.
-        metadata: What it says about itself.
-        batch: How many images it takes; 0 for any number.
-    """
-
-    name: str
-
-    def __init__(self, path: str, strings: Mapping[str, str], batch: Any) -> None:
-        self.path = path
-        self.metadata = FileMetadata.from_strings(strings, path)
-        self.batch = batch if isinstance(batch, int) else 0
-
-    def run(self, images: np.ndarray) -> Arrays:
-        """Return the outputs, by their names.
-
-        Args:
-            images: (N, 3, H, W) float32, of the file's height and width.
-
-        Raises:
-            ValueError: If the size is another.
-        """
-        expected = (3, *self.metadata.input_size)
-        if images.shape[1:] != expected:
-            raise ValueError(
-                f'the images should be of shape {expected}, as {self.path!r} takes them, but got '
-                f'{images.shape[1:]}'
-            )
-        if not self.batch:
-            return self._run(images)
-        parts = [
-            self._run_part(images[i : i + self.batch]) for i in range(0, len(images), self.batch)
-        ]
-        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-
-    def _run_part(self, images: np.ndarray) -> Arrays:
-        """Run as many images as the file takes, with empty ones where there are fewer."""
-        missing = self.batch - len(images)
-        filled = np.pad(images, ((0, missing), (0, 0), (0, 0), (0, 0)))
-        return {name: value[: len(images)] for name, value in self._run(filled).items()}
-
-    def _run(self, images: np.ndarray) -> Arrays:
-        raise NotImplementedError
+from mmqnet.export.runtime.mobile_sessions import ExecuTorchSession, LiteRTSession
+from mmqnet.export.runtime.session import Arrays, Session, cannot_run
 
 
 class OnnxRuntimeSession(Session):
@@ -79,7 +31,7 @@ class OnnxRuntimeSession(Session):
                 path, options, providers=['CPUExecutionProvider']
             )
         except Exception as error:  # its errors have no common class of their own
-            raise _cannot_run(self.name, path, error) from error
+            raise cannot_run(self.name, path, error) from error
         first = self.session.get_inputs()[0]
         self.input = first.name
         self.outputs = [output.name for output in self.session.get_outputs()]
@@ -111,7 +63,7 @@ class OpenVINOSession(Session):
             model = core.read_model(path)
             self.compiled = core.compile_model(model, 'CPU', settings)
         except RuntimeError as error:
-            raise _cannot_run(self.name, path, error) from error
+            raise cannot_run(self.name, path, error) from error
         strings = {
             name: str(model.get_rt_info(['framework', name]).value)
             for name in FileMetadata.names()
@@ -125,15 +77,18 @@ class OpenVINOSession(Session):
         return {output.get_any_name(): found[output] for output in self.compiled.outputs}
 
 
-SESSIONS = dict(zip(BACKENDS, (OnnxRuntimeSession, OpenVINOSession), strict=True))
+_RUNTIMES = (OnnxRuntimeSession, OpenVINOSession, LiteRTSession, ExecuTorchSession)
+SESSIONS: dict[str, Callable[[str, int | None], Session]] = dict(
+    zip(BACKENDS, _RUNTIMES, strict=True)
+)
 
 
 def open_session(path: str, backend: str = 'onnxruntime', threads: int | None = None) -> Session:
     """Load an exported file.
 
     Args:
-        path: The ``.onnx`` file.
-        backend: ``'onnxruntime'`` or ``'openvino'``.
+        path: The file, ``.onnx``, ``.tflite`` or ``.pte``.
+        backend: ``'onnxruntime'``, ``'openvino'``, ``'litert'`` or ``'executorch'``.
         threads: Of one inference. Default: None, as the runtime chooses.
 
     Raises:
@@ -147,9 +102,3 @@ def open_session(path: str, backend: str = 'onnxruntime', threads: int | None = 
     if not Path(path).is_file():
         raise FileNotFoundError(f'the file {path!r} does not exist')
     return SESSIONS[backend](str(path), threads)
-
-
-def _cannot_run(runtime: str, path: str, error: Exception) -> ValueError:
-    """Return one line: the last one of a runtime's message says what is wrong."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return ValueError(f'{runtime} cannot run {path!r}: {lines[-1] if lines else error}')

@@ -7,7 +7,11 @@ from typing import ClassVar
 
 from mmqnet.checks import check_bool, check_choice, check_number, is_list_of_numbers
 from mmqnet.quantizers.config import QuantizerConfig, of_role
-from mmqnet.quantizers.level_sets import as_float32, zero_centred_counterpart
+from mmqnet.quantizers.level_sets import (
+    as_float32,
+    signed_counterpart,
+    zero_centred_counterpart,
+)
 
 PAPER_ZERO_THRESHOLD = 0.05
 # T * gap / 4 is the slope of a step, which float32 has to hold, multiplied by gradients.
@@ -68,11 +72,14 @@ class QuantizationNetworkConfig(QuantizerConfig):
         return self.zero_threshold
 
     def automatic_signed_sets(self) -> list[tuple[float, ...]]:
-        """Return the integers, and with thresholds of clusters a symmetric set too.
+        """Return the integers, and with thresholds of clusters a symmetric set without 0 too.
 
         k-means puts thresholds where the values are, not between the levels: then either set may be
         much nearer to the values. The nearest level needs no symmetry, and keeps a level at 0.
+        Thresholds in a list belong to one range, that with as many levels on both sides of 0.
         """
+        if not isinstance(self.thresholds, str):
+            return [signed_counterpart(self.levels)]
         sets = super().automatic_signed_sets()
         if self.thresholds == 'kmeans':
             sets.append(zero_centred_counterpart(self.levels))

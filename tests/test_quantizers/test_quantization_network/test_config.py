@@ -150,13 +150,24 @@ def test_thresholds_may_coincide():
     assert weights(levels='ternary', thresholds=[0, 0]).thresholds == (0.0, 0.0)
 
 
-@pytest.mark.parametrize('thresholds', ['uniform', [0, 1, 2], 'kmeans'])
-def test_signed_inputs_get_a_set_that_suits_the_thresholds(thresholds):
-    config = activations(levels='uint2', thresholds=thresholds)
+RANGES = [(0.0, 1.0, 2.0, 3.0), (-1.0, 0.0, 1.0, 2.0), (-2.0, -1.0, 0.0, 1.0)]
+WITHOUT_ZERO = (-1.5, -0.5, 0.5, 1.5)
+
+
+@pytest.mark.parametrize(
+    ('thresholds', 'signed_levels', 'sets'),
+    [
+        ('uniform', 'auto', RANGES),
+        ('uniform', 'symmetric', RANGES[2:]),
+        ('kmeans', 'auto', [*RANGES, WITHOUT_ZERO]),
+        ('kmeans', 'symmetric', [*RANGES[2:], WITHOUT_ZERO]),
+        ([0, 1, 1], 'auto', RANGES[2:]),
+    ],
+)
+def test_signed_inputs_get_a_set_that_suits_the_thresholds(thresholds, signed_levels, sets):
+    config = activations(levels='uint2', thresholds=thresholds, signed_levels=signed_levels)
     assert config.level_sets(signed=False) == [(0.0, 1.0, 2.0, 3.0)]
-    integers, *others = config.level_sets(signed=True)
-    assert integers == (-2.0, -1.0, 0.0, 1.0)
-    assert others == ([(-1.5, -0.5, 0.5, 1.5)] if thresholds == 'kmeans' else [])
+    assert config.level_sets(signed=True) == sets
 
 
 def test_configs_are_checked_where_they_are_made():

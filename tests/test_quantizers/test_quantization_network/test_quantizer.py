@@ -1,10 +1,12 @@
 """The quantizer's contract: modes, codes, state dict, calibration state."""
 
 import copy
+import dataclasses
 import pickle
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mmengine.runner import load_checkpoint
@@ -233,27 +235,49 @@ class TestUncalibrated:
 class TestSignedInputs:
     def test_calibration_chooses_the_levels(self):
         unsigned = ready(QuantizationNetwork(activation_config('uint2')), signed=False)
-        signed = ready(QuantizationNetwork(activation_config('uint2')), signed=True)
+        config = activation_config('uint2', thresholds='uniform', signed_levels='symmetric')
+        signed = ready(QuantizationNetwork(config), signed=True)
         assert unsigned.levels.tolist() == [0, 1, 2, 3]
         assert signed.levels.tolist() == [-2, -1, 0, 1]
 
-    @pytest.mark.parametrize('bits', [2, 3, 4, 8])
+    @pytest.mark.parametrize('bits', [2, 4])
     @pytest.mark.parametrize('scale_init', ['range', 'mse'])
-    def test_the_automatic_set_is_the_nearer_one(self, bits, scale_init):
-        x = torch.randn(1, 2**14, generator=torch.Generator().manual_seed(bits))
+    @pytest.mark.parametrize('thresholds', ['kmeans', 'uniform'])
+    def test_the_automatic_set_is_no_worse_than_the_symmetric_one(
+        self, bits, scale_init, thresholds
+    ):
+        x = F.silu(2 * torch.randn(1, 2**12, generator=torch.Generator().manual_seed(bits)))
         sample = Sample(x, x.abs().amax(1), signed=True)
 
         def error(signed_levels):
             config = activation_config(
-                f'uint{bits}', scale_init=scale_init, signed_levels=signed_levels
+                f'uint{bits}',
+                scale_init=scale_init,
+                signed_levels=signed_levels,
+                thresholds=thresholds,
             )
             quantizer = QuantizationNetwork(config)
             quantizer.initialize(sample)
-            return (quantizer.eval()(x) - x).square().mean(), quantizer.levels[0]
+            return (quantizer.eval()(x) - x).square().mean()
 
-        centre = 2 ** (bits - 1)
-        sets = [[i - shift for i in range(2**bits)] for shift in (centre, centre - 0.5)]
-        assert error('auto') == min(map(error, sets))
+        assert error('auto') <= error('symmetric')
+        if thresholds == 'kmeans':
+            centre = 2 ** (bits - 1)
+            sets = [[i - shift for i in range(2**bits)] for shift in (centre, centre - 0.5)]
+            assert error('symmetric') == min(map(error, sets))
+
+    def test_any_range_loads_from_a_checkpoint(self):
+        config = activation_config('uint3', thresholds='uniform', scale_init='mse')
+        x = F.silu(2 * torch.randn(1, 2**10, generator=torch.Generator().manual_seed(0)))
+        source, target = QuantizationNetwork(config), QuantizationNetwork(config)
+        source.initialize(Sample(x, x.abs().amax(1), signed=True))
+        assert -4 < source.levels[0] <= 0
+        target.load_state_dict(source.state_dict())
+        assert torch.equal(target.levels, source.levels)
+        symmetric = QuantizationNetwork(dataclasses.replace(config, signed_levels='symmetric'))
+        if source.levels[0] < 0:
+            with pytest.raises(ValueError, match=r'holds 8 levels -1\.\.6'):
+                symmetric.load_state_dict(source.state_dict())
 
     def test_signed_inputs_left_in_float(self):
         quantizer = ready(

@@ -1,0 +1,4 @@
+_base_ = ['./_base_/atss_r50_fpn_1x_coco.py', '../_base_/quantization/w8-a8u.py']
+
+model = dict(quantization=_base_.quantization)
+default_hooks = _base_.quantization_hooks

@@ -1,0 +1,5 @@
+_base_ = ['./_base_/rtmdet_tiny_digits_qat.py', '../_base_/quantization/w4-a8u.py']
+
+model = dict(quantization=_base_.quantization)
+default_hooks = dict(**_base_.quantization_hooks)
+default_hooks.update(_base_.digits_hooks)

@@ -1,0 +1,4 @@
+_base_ = ['./_base_/rtmdet_s_12e_coco.py', '../_base_/quantization/w4-a8u.py']
+
+model = dict(quantization=_base_.quantization)
+default_hooks = _base_.quantization_hooks

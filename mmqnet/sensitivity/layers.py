@@ -1,0 +1,131 @@
+"""Which layers of a converted model have a choice of bits, and what their bits cost."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mmqnet.calibration import run_model
+from mmqnet.layers import QuantizedLayer
+from mmqnet.models import QuantizationConfig, QuantizationReport
+from mmqnet.quantizers import Quantizer, QuantizerConfig
+from mmqnet.sensitivity.choices import FLOAT_BITS
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A quantized layer.
+
+    Attributes:
+        name: Dotted module name.
+        num_weights: Number of weights.
+        num_products: Multiplications for one picture, the mean of those that were counted.
+        weight_bits: Bits of its weights by the config; 32 for float.
+        activation_bits: Bits of its input by the config.
+        weight_quantizer: Name of the quantizer of its weights; empty if they have no choice.
+        input_quantizer: The same of its input, its own or that of a residual block, which several
+            layers read.
+    """
+
+    name: str
+    num_weights: int
+    num_products: int
+    weight_bits: int
+    activation_bits: int
+    weight_quantizer: str
+    input_quantizer: str
+
+    def quantizer(self, role: str) -> str:
+        """Return the name of the quantizer of its ``'weight'`` or ``'activation'``."""
+        return self.weight_quantizer if role == 'weight' else self.input_quantizer
+
+
+def layers_of(
+    model: nn.Module, config: QuantizationConfig, products: dict[str, int]
+) -> list[Layer]:
+    """Return the quantized layers, in the order of registration.
+
+    Only what has the common ``weight`` or ``activation`` of a config has a choice: what ``first``,
+    ``last`` or ``overrides`` say of a layer stays.
+
+    Args:
+        model: The converted model.
+        config: What it was converted with.
+        products: From the layers to their multiplications for one picture.
+    """
+    names = {module: name for name, module in model.named_modules()}
+    report: QuantizationReport = model.quantization_report  # type: ignore[assignment]
+    found = []
+    for entry in report.quantized:
+        layer = model.get_submodule(entry.name)
+        assert isinstance(layer, QuantizedLayer)
+        weights = layer.weight_quantizer
+        inputs = _input_quantizer(model, entry.name) if entry.activation != 'float' else None
+        found.append(
+            Layer(
+                name=entry.name,
+                num_weights=entry.num_weights,
+                num_products=products[entry.name],
+                weight_bits=_bits(weights),
+                activation_bits=_bits(inputs),
+                weight_quantizer=_chosen(weights, config.weight, names),
+                input_quantizer=_chosen(inputs, config.activation, names),
+            )
+        )
+    return found
+
+
+def _input_quantizer(model: nn.Module, name: str) -> Quantizer | None:
+    """Return the quantizer of a layer's input: its own, or that of a block around it."""
+    while True:
+        quantizer = getattr(model.get_submodule(name), 'input_quantizer', None)
+        if quantizer is not None or not name:
+            return quantizer
+        name = name.rpartition('.')[0]
+
+
+def _bits(quantizer: Quantizer | None) -> int:
+    return FLOAT_BITS if quantizer is None else quantizer.num_bits
+
+
+def _chosen(
+    quantizer: Quantizer | None, common: QuantizerConfig | None, names: dict[nn.Module, str]
+) -> str:
+    if quantizer is None or quantizer.config != common:
+        return ''
+    return names[quantizer]
+
+
+@torch.no_grad()
+def count_products(model: nn.Module, batch: Any) -> dict[str, int]:
+    """Count the multiplications of the quantized layers for a batch of one picture.
+
+    Args:
+        model: The converted model, calibrated or in float.
+        batch: The picture, as a data loader gives it.
+
+    Returns:
+        dict: By the names of the layers, over all their calls.
+    """
+    found: dict[str, int] = {}
+    handles = []
+    for name, layer in model.named_modules():
+        if isinstance(layer, QuantizedLayer):
+            found[name] = 0
+            handles.append(layer.register_forward_hook(_counter(found, name)))
+    try:
+        run_model(model, batch)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found
+
+
+def _counter(found: dict[str, int], name: str) -> Callable[[nn.Module, Any, Tensor], None]:
+    def count(layer: nn.Module, _: Any, output: Tensor) -> None:
+        weight = layer.get_parameter('weight')  # a value of the output takes those of its channel
+        found[name] += output.numel() * (weight.numel() // len(weight))
+
+    return count

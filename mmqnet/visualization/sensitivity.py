@@ -1,0 +1,83 @@
+"""What bits cost, layer by layer, and what the best allocations of them lose."""
+
+from collections.abc import Mapping, Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from mmqnet.sensitivity import ROLES, Sensitivities
+from mmqnet.visualization.style import BLUE, INK, ORANGE, RED, new_figure, set_title, tidy
+
+_GREEN, _PINK, _SKY = '#009E73', '#CC79A7', '#56B4E9'  # of the same palette
+_LINES = ((RED, 'o'), (ORANGE, 's'), (_GREEN, '^'), (BLUE, 'D'), (_SKY, 'v'), (_PINK, 'P'))
+Point = tuple[float, float]
+
+
+def draw_sensitivities(record: Sensitivities) -> Figure:
+    """Draw the errors of all quantizers in the order of the network, a line for each bits.
+
+    Args:
+        record: What has been measured.
+    """
+    roles = [role for role in ROLES if record.bits_of(role)]
+    figure = new_figure(height=4.2 * len(roles))
+    for axes, role in zip(figure.subplots(len(roles), 1, squeeze=False)[:, 0], roles, strict=True):
+        names = [name for name in record.quantizers(role) if record.errors[name]]
+        for (color, marker), bits in zip(_LINES * 2, record.bits_of(role), strict=False):
+            errors = [record.errors[name].get(bits) for name in names]
+            heights = [float('nan') if error is None else error for error in errors]
+            style = dict(color=color, marker=marker, markersize=4, linewidth=1.2)
+            axes.plot(heights, label=f'{role[0]}{bits}', gid=f'{role}:{bits}', **style)
+        _finish(axes, role, [name.rpartition('.')[0] for name in names])
+    set_title(figure, 'What each layer loses at each number of bits', record.title)
+    return figure
+
+
+def draw_frontier(
+    frontier: Sequence[Point], uniform: Mapping[str, Point], chosen: Point, unit: str
+) -> Figure:
+    """Draw what the best allocations lose over what they cost, and what uniform ones do.
+
+    Args:
+        frontier: Costs and errors of the best allocations.
+        uniform: The same of those that give all layers one choice, by its name.
+        chosen: Of the allocation that was asked for.
+        unit: Of the costs.
+    """
+    figure = new_figure(height=4.4)
+    axes = figure.subplots()
+    label = 'best allocations'
+    axes.plot(*zip(*frontier, strict=True), color=BLUE, marker='o', markersize=3, label=label)
+    label = 'one choice for all layers'
+    for name, point in uniform.items():
+        axes.plot(*point, color=ORANGE, marker='D', linestyle='', label=label, gid=name)
+        axes.annotate(f'  {name}', point, color=INK, size=9, va='center')
+        label = '_'  # once in the legend
+    axes.plot(*chosen, color=RED, marker='*', markersize=14, linestyle='', label='this one')
+    axes.set_xscale('log')
+    _scale_errors(axes)
+    axes.xaxis.set_major_formatter('{x:g}')
+    axes.set(xlabel=unit, ylabel='sum of the losses of all layers')
+    axes.legend(frameon=False, fontsize=9)
+    tidy(axes, grid='both')
+    set_title(figure, 'What the best allocations of bits lose')
+    return figure
+
+
+def _finish(axes: Axes, role: str, names: Sequence[str]) -> None:
+    _scale_errors(axes)
+    axes.set_xticks(range(len(names)), names, rotation=90)
+    axes.set_ylabel(f'loss by the {"weights" if role == "weight" else "input"} of')
+    axes.legend(frameon=False, fontsize=9, ncols=6, loc='lower left', bbox_to_anchor=(0, 1))
+    tidy(axes, grid='both')
+    axes.tick_params(axis='x', labelsize=max(3, min(8, 320 / max(len(names), 1))))
+
+
+def _scale_errors(axes: Axes) -> None:
+    """Set a logarithmic scale; measured directly, small losses may be negative by chance."""
+    values = [float(value) for line in axes.lines for value in line.get_ydata()]
+    positive = [value for value in values if value > 0]
+    if positive and min(values) <= 0:
+        axes.set_yscale('symlog', linthresh=max(positive) / 100)
+    elif positive:
+        axes.set_yscale('log')
