@@ -22,9 +22,9 @@ from mmqnet.failures import naming
 
 __all__ = [
     'apply_all',
+    'repair_annotation_errors',
     'repair_checkpoint_loading',
     'repair_default_hooks',
-    'repair_annotation_errors',
     'repair_empty_datasets',
     'repair_ssd_head',
     'repair_torchvision',

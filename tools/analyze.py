@@ -13,7 +13,13 @@ from torch import nn
 import mmqnet  # noqa: F401 -- repairs upstream faults before anything else is imported
 from mmqnet import visualization as vis
 from mmqnet.calibration import calibrate, run_model
-from mmqnet.command_line import add_trust, check_checkpoint, load_config, positive_integer, safe_loading
+from mmqnet.command_line import (
+    add_trust,
+    check_checkpoint,
+    load_config,
+    positive_integer,
+    safe_loading,
+)
 from mmqnet.models import build_model, check_calibrated, load_weights
 
 Parser = argparse.ArgumentParser

@@ -1,5 +1,6 @@
 """A training, and what to say when the world around it fails."""
 
+import contextlib
 import logging
 import os
 import re
@@ -77,7 +78,5 @@ def _remedy(work_dir: str) -> str:
 
 
 def _remove(path: Path) -> None:
-    try:
+    with contextlib.suppress(OSError):  # below a file
         path.unlink(missing_ok=True)
-    except OSError:
-        pass  # below a file

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from fuzzing.mutations import damage_file, mutated
 from mmdet.registry import DATASETS
 from mmengine.registry import DefaultScope
+
+from fuzzing.mutations import damage_file, mutated
 
 _CLASSES = ('cat', 'dog')
 _PIPELINE = [

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from fuzzing import annotations, checkpoints, configs, exported
-from fuzzing.judge import KINDS, Outcome, outcome_of
 from tqdm import tqdm
 
+from fuzzing import annotations, checkpoints, configs, exported
+from fuzzing.judge import KINDS, Outcome, outcome_of
 from mmqnet.atomic import write_text
 
 # How many cases a whole campaign has of each group.

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from fuzzing.mutations import damage_file, mutated
-from fuzzing.toy import make_runner, model_config, pictures
 from mmengine.config import Config
 from mmengine.runner import Runner
 
+from fuzzing.mutations import damage_file, mutated
+from fuzzing.toy import make_runner, model_config, pictures
 from mmqnet.command_line import check_checkpoint, resume, safe_loading, train
 from mmqnet.export.packed import write_packed
 from mmqnet.models import build_model, check_calibrated, load_weights
@@ -107,9 +107,11 @@ def _poison(state: dict[str, Any], key: str, rng: random.Random) -> None:
         number = rng.choice((math.nan, math.inf, -math.inf, 1e38, -1.0, 0.0))
         poisoned = value.clone().double().flatten()
         poisoned[rng.randrange(len(poisoned)) :] = number
-        state[key] = poisoned.nan_to_num(7, 7, -7).to(value.dtype).view(value.shape) if (
-            not value.is_floating_point()
-        ) else poisoned.to(value.dtype).view(value.shape)
+        state[key] = (
+            poisoned.nan_to_num(7, 7, -7).to(value.dtype).view(value.shape)
+            if (not value.is_floating_point())
+            else poisoned.to(value.dtype).view(value.shape)
+        )
 
 
 def _retype(state: dict[str, Any], key: str, rng: random.Random) -> None:

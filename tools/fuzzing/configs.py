@@ -6,10 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from fuzzing.mutations import damage_file, mutated
-from fuzzing.toy import make_runner, model_config, pictures
 from mmengine.config import Config
 
+from fuzzing.mutations import damage_file, mutated
+from fuzzing.toy import make_runner, model_config, pictures
 from mmqnet.calibration import calibrate
 from mmqnet.command_line import load_config, train
 from mmqnet.failures import naming

@@ -62,9 +62,9 @@ class ExportedDetector(ExportedModel):
                 )
             )
             return self.forward([torch.from_numpy(image.transpose(2, 0, 1))], [sample])[0]
+        found = self.run(inputs)
         if data_samples is None:
             data_samples = [DetDataSample() for _ in inputs]
-        found = self.run(inputs)
         for i, sample in enumerate(data_samples):
             factors = sample.metainfo.get('scale_factor', (1.0, 1.0))
             shape = tuple(sample.metainfo.get('img_shape', inputs[i].shape[-2:]))
