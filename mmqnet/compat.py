@@ -11,7 +11,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from mmqnet import safe_checkpoints
 from mmqnet.failures import naming
 from mmqnet.import_hooks import on_import
 
@@ -114,8 +113,8 @@ def repair_annotation_errors() -> None:
     A key that lacks or a box of three numbers ends in an error of whatever reads it, which names
     neither. See open-mmlab/mmdetection issue 9610.
     """
-    _on_import('mmengine.dataset.base_dataset', _name_annotations)
-    _on_import('mmdet.datasets.base_det_dataset', _name_annotations)
+    on_import('mmengine.dataset.base_dataset', _name_annotations)
+    on_import('mmdet.datasets.base_det_dataset', _name_annotations)
 
 
 def _name_annotations(module: ModuleType) -> None:
