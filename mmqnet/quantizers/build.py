@@ -59,7 +59,7 @@ def merge_override(common: Any, override: Any) -> Any:
         base = {key: value for key, value in base.items() if key in kept}
     elif 'levels' in override:
         for key in _method(method, 'type').config_class.depends_on_levels:
-            if not isinstance(base.get(key, ''), str):
+            if isinstance(base.get(key), Sequence) and not isinstance(base[key], str):
                 base.pop(key)
     return {**base, **override}
 
