@@ -142,6 +142,8 @@ def test_editable_install_links_and_goes_on_without_a_compiler(source, tmp_path)
     assert len(lines) == 1, output
     assert 'plain PyTorch one is used' in lines[0]
     assert not list((source / 'mmqnet' / 'ops').glob('_C*.so'))
+    (editable,) = (tmp_path / 'editable').glob('*.whl')
+    assert 'mmqnet_startup.pth' in zipfile.ZipFile(editable).namelist()
     for name in ('configs', 'tools', 'model-index.yml'):
         link = source / 'mmqnet' / '.mim' / name
         assert link.is_symlink()
@@ -171,3 +173,21 @@ def test_model_index_lists_every_metafile():
     assert sorted(index['Import']) == sorted(
         path.relative_to(ROOT).as_posix() for path in (ROOT / 'configs').rglob('metafile.yml')
     )
+
+
+def test_citation_names_this_version():
+    citation = yaml.safe_load((ROOT / 'CITATION.cff').read_text())
+    assert citation['version'] == mmqnet.__version__
+    assert citation['preferred-citation']['title'] == 'Quantization Networks'
+    assert f'## {mmqnet.__version__}' in (ROOT / 'CHANGELOG.md').read_text()
+
+
+def test_startup_file_is_one_line_that_keeps_silent(wheel, tmp_path):
+    """site.py executes each line; a checkout that has been moved away is no reason to complain."""
+    (line,) = wheel.read('mmqnet_startup.pth').decode().splitlines()
+    assert line.startswith('import sys;')
+    (tmp_path / 'mmqnet_startup.pth').write_text(line)
+    code = f'import site; site.addsitedir({str(tmp_path)!r}); print("mmqnet" in sys.modules)'
+    command = [sys.executable, '-S', '-I', '-c', f'import sys; {code}']
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert (result.stdout, result.stderr) == ('False\n', '')

@@ -75,7 +75,8 @@ class TestClasses:
         text = (
             "default_scope = 'mmdet'\n"
             "train_dataloader = dict(dataset=dict(type='VOCDataset', metainfo=dict(classes={}),\n"
-            f"    data_root={str(tmp_path / 'VOC')!r}, data_prefix=dict(sub_data_root='VOC2007/'),\n"
+            f'    data_root={str(tmp_path / "VOC")!r},\n'
+            "    data_prefix=dict(sub_data_root='VOC2007/'),\n"
             "    ann_file='VOC2007/ImageSets/Main/trainval.txt'))\n"
         )
         path.write_text(text.format("('RBC', 'WBC', 'none of these')"))

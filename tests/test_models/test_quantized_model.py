@@ -406,6 +406,22 @@ class TestMistakes:
         with pytest.raises(TypeError, match=r'`architecture` should be the `type`.*but got \{'):
             build(config, 'mmpretrain')
 
+    @pytest.mark.parametrize(
+        ('key', 'message'),
+        [
+            ('quantizaton', "`model` has the unknown key 'quantizaton'.* mean 'quantization'"),
+            ('architecure', "`model` has the unknown key 'architecure'.* mean 'architecture'"),
+            ('arch', '`model.architecture` is missing: it should be the `type` of the float model'),
+        ],
+    )
+    def test_missing_and_misspelt_keys(self, key, message):
+        """In the stock tools too, and not as a TypeError of the detector's constructor."""
+        config = quantized(classifier())
+        right = 'quantization' if key[0] == 'q' else 'architecture'
+        config[key] = config.pop(right)
+        with pytest.raises(ValueError, match=message):
+            build(config, 'mmpretrain')
+
     def test_unknown_key(self):
         config = quantized(classifier(), weigth=dict(levels='pm4'))
         with pytest.raises(ValueError, match=r"unknown key 'weigth'.*Did you mean 'weight'"):

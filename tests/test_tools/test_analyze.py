@@ -97,6 +97,19 @@ def test_gap_as_svg(analyze, tmp_path):
     assert '<svg' in (tmp_path / 'gap.svg').read_text()
 
 
+def exported(model, config, meta, folder):
+    """Export a detector; return the path."""
+    pytest.importorskip('onnxruntime')
+    from mmqnet.export.detection import export_module
+    from mmqnet.export.onnx import export_onnx
+
+    model.dataset_meta, path = meta, str(folder / 'quantized.onnx')
+    module = export_module(model.eval(), config, shape=(64, 64))
+    names, metadata = module.output_names, module.metadata
+    export_onnx(module, [module.example()], path, output_names=names, metadata=metadata)
+    return path
+
+
 def test_detections_of_a_float_and_a_quantized_model(analyze, configs, float_checkpoint, tmp_path):
     config = Config.fromfile(configs / 'quantized.py')
     model = calibrated(build(config.model), torch.rand(2, 3, 64, 64))
@@ -106,6 +119,7 @@ def test_detections_of_a_float_and_a_quantized_model(analyze, configs, float_che
     rows = [
         ('float', configs / 'float.py', float_checkpoint),
         ('3 bits', configs / 'quantized.py', checkpoint),
+        ('runtime', 'none.py', exported(model, config, meta['dataset_meta'], tmp_path)),
     ]
     arguments = [str(argument) for row in rows for argument in ('--model', *row)]
     folder = Path(config.val_dataloader.dataset.data_root, 'val')
@@ -116,7 +130,11 @@ def test_detections_of_a_float_and_a_quantized_model(analyze, configs, float_che
     assert re.search('<!-- (red|green|blue) 0[.][0-9]{2} -->', picture)
     with pytest.raises(SystemExit, match=r"checkpoint 'nowhere\.pth' does not exist"):
         analyze(
-            'detections', *('--model', 'a', 'a.py', 'nowhere.pth'), *arguments[8:], '--out', 'a.png'
+            'detections',
+            *('--model', 'a', 'a.py', 'nowhere.pth'),
+            *arguments[12:],
+            '--out',
+            'a.png',
         )
     empty = tmp_path / 'empty'
     empty.mkdir()
