@@ -6,7 +6,6 @@ import argparse
 import contextlib
 import io
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,9 +15,18 @@ except ModuleNotFoundError as error:
     import wrong_python  # beside this file
 
     wrong_python.stop(error)
-from mmqnet.command_line import add_settings, choose_threads, positive_integer
+from mmqnet.command_line import (
+    add_settings,
+    add_trust,
+    choose_threads,
+    positive_integer,
+    safe_loading,
+)
+from mmqnet.failures import one_line_errors
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from mmengine.config import Config
     from mmengine.runner import Runner
     from torch import nn
@@ -56,9 +64,9 @@ def parse_args(args: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--calibration-samples',
         type=positive_integer,
-        default=256,
+        default=64,
         metavar='N',
-        help='training samples that the quantizers of activations are fitted to (default 256)',
+        help='training samples that the quantizers of activations are fitted to (default 64)',
     )
     parser.add_argument('--seed', type=int, default=0, help='of the choice of samples (default 0)')
     parser.add_argument(
@@ -72,6 +80,7 @@ def parse_args(args: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument('--work-dir', help='folder of logs and results')
     add_settings(parser)
+    add_trust(parser)
     parser.set_defaults(launcher='none', local_rank=0)
     parsed = parser.parse_args(args)
     if parsed.out and parsed.out.suffix != '.json':
@@ -98,11 +107,11 @@ def evaluation(
     args: argparse.Namespace, runner: Runner, model: nn.Module, loss: sensitivity.TrainingLoss
 ) -> Callable[[], float]:
     """Return what evaluates the model as it is."""
-    if args.direct == 'loss':
-        return loss.mean
     from mmqnet.checks import did_you_mean
     from mmqnet.engine.partial_validation import PartialValidation
 
+    if args.direct == 'loss':
+        return loss.mean
     validate = PartialValidation(runner, args.num_samples)
 
     def metric() -> float:
@@ -124,12 +133,14 @@ def measure(args: argparse.Namespace, config: Config, out: Path) -> sensitivity.
 
     runner = build_runner(config)
     model = unwrap(runner.model)
-    load_float(model, args.config, args.checkpoint)
+    with safe_loading(args.trust_checkpoint):
+        load_float(model, args.config, args.checkpoint)
     train = runner.build_dataloader(config.train_dataloader, seed=args.seed)
+    data = train if args.direct in (None, 'loss') else runner.val_dataloader
     settings = dict(
         method='direct' if args.direct else 'fast',
         measure=args.direct or 'loss',
-        num_samples=min(args.num_samples, len(train.dataset)),
+        num_samples=min(args.num_samples, len(data.dataset)),
         calibration_samples=args.calibration_samples,
         seed=args.seed,
     )
@@ -177,11 +188,10 @@ def main(args: list[str] | None = None) -> None:
     choose_threads()
     try:
         run(parsed)
-    except (ValueError, OSError) as error:
-        sys.exit(f'sensitivity.py: error: {error}')
     except KeyboardInterrupt:
         sys.exit('\nstopped; the same command goes on from what has been written')
 
 
 if __name__ == '__main__':
-    main()
+    with one_line_errors():
+        main()

@@ -14,6 +14,7 @@ from mmengine.config import Config
 from mmengine.evaluator import Evaluator
 from mmengine.logging import MMLogger
 from torch import nn
+from torch.utils.data import DataLoader
 
 from mmqnet.export.metadata import FileMetadata
 from mmqnet.export.pictures import loader_of_test_data
@@ -42,7 +43,6 @@ class MetricAgreement:
         return abs(self.model - self.file)
 
 
-@torch.no_grad()
 def compare_metrics(
     path: str | Path, model: nn.Module, file: FileMetadata, config: Config, count: int
 ) -> list[MetricAgreement]:
@@ -67,31 +67,39 @@ def compare_metrics(
     kind = ExportedDetector if file.task == 'detection' else ExportedClassifier
     with _quiet():
         loader = loader_of_test_data(config)
-        data = list(itertools.islice(loader, count))
-        meta = loader.dataset.metainfo  # type: ignore[attr-defined]
-        found = [_metrics(m, data, config, meta) for m in (model, kind(str(path)))]
+    own = metrics_of(model, config, loader, count)
+    found = metrics_of(kind(str(path)), config, loader, count)
+    pictures = min(count, len(loader))
     return [
-        MetricAgreement(name, len(data), float(value), float(found[1][name]))
-        for name, value in found[0].items()
-        if name in found[1]
+        MetricAgreement(name, pictures, float(value), float(found[name]))
+        for name, value in own.items()
+        if name in found
     ]
 
 
-def _metrics(
-    model: Any, data: list[dict[str, Any]], config: Config, meta: dict[str, Any]
+@torch.no_grad()
+def metrics_of(
+    model: Any, config: Config, loader: DataLoader, count: int | None = None
 ) -> dict[str, Any]:
-    """Return the metrics of a model on batches of a data set with this ``metainfo``."""
-    evaluator = Evaluator(copy.deepcopy(config.test_evaluator))
-    evaluator.dataset_meta = meta
-    seen = []
-    for batch in data:
-        batch = copy.deepcopy(batch)  # it gets the predictions
-        seen += [sample.metainfo.get('img_id') for sample in batch['data_samples']]
-        evaluator.process(data_samples=model.test_step(batch), data_batch=batch)
-    for metric in evaluator.metrics:
-        if hasattr(metric, 'img_ids'):  # CocoMetric counts pictures without a result as missed
-            metric.img_ids = seen
-    return evaluator.evaluate(len(seen))
+    """Return what the config's evaluator finds on test data.
+
+    Args:
+        model: Of MMDetection or MMPretrain, in evaluation mode; or an exported file's.
+        config: With ``test_evaluator``.
+        loader: The data, from :func:`mmqnet.export.pictures.loader_of_test_data`.
+        count: How many pictures at most. Default: None, for all.
+    """
+    with _quiet():
+        evaluator = Evaluator(copy.deepcopy(config.test_evaluator))
+        evaluator.dataset_meta = loader.dataset.metainfo  # type: ignore[attr-defined]
+        seen = []
+        for batch in itertools.islice(loader, count):
+            seen += [sample.metainfo.get('img_id') for sample in batch['data_samples']]
+            evaluator.process(data_samples=model.test_step(batch), data_batch=batch)
+        for metric in evaluator.metrics:
+            if hasattr(metric, 'img_ids'):  # CocoMetric counts pictures without a result as missed
+                metric.img_ids = seen
+        return evaluator.evaluate(len(seen))
 
 
 @contextlib.contextmanager

@@ -124,8 +124,11 @@ def count_products(model: nn.Module, batch: Any) -> dict[str, int]:
 
 
 def _counter(found: dict[str, int], name: str) -> Callable[[nn.Module, Any, Tensor], None]:
-    def count(layer: nn.Module, _: Any, output: Tensor) -> None:
-        weight = layer.get_parameter('weight')  # a value of the output takes those of its channel
-        found[name] += output.numel() * (weight.numel() // len(weight))
+    def count(layer: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+        assert isinstance(layer, QuantizedLayer)
+        weight = layer.effective_weight()
+        # a value of the output takes the weights of its channel, or gets them if transposed
+        values = args[0] if getattr(layer, 'transposed', False) else output
+        found[name] += values.numel() * (weight.numel() // len(weight))
 
     return count

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -54,9 +55,7 @@ def draw_frontier(
         axes.annotate(f'  {name}', point, color=INK, size=9, va='center')
         label = '_'  # once in the legend
     axes.plot(*chosen, color=RED, marker='*', markersize=14, linestyle='', label='this one')
-    axes.set_xscale('log')
     _scale_errors(axes)
-    axes.xaxis.set_major_formatter('{x:g}')
     axes.set(xlabel=unit, ylabel='sum of the losses of all layers')
     axes.legend(frameon=False, fontsize=9)
     tidy(axes, grid='both')
@@ -68,16 +67,17 @@ def _finish(axes: Axes, role: str, names: Sequence[str]) -> None:
     _scale_errors(axes)
     axes.set_xticks(range(len(names)), names, rotation=90)
     axes.set_ylabel(f'loss by the {"weights" if role == "weight" else "input"} of')
-    axes.legend(frameon=False, fontsize=9, ncols=6, loc='lower left', bbox_to_anchor=(0, 1))
+    axes.legend(frameon=False, fontsize=9, ncols=6, loc='lower right', bbox_to_anchor=(1, 1))
     tidy(axes, grid='both')
     axes.tick_params(axis='x', labelsize=max(3, min(8, 320 / max(len(names), 1))))
 
 
 def _scale_errors(axes: Axes) -> None:
     """Set a logarithmic scale; measured directly, small losses may be negative by chance."""
-    values = [float(value) for line in axes.lines for value in line.get_ydata()]
-    positive = [value for value in values if value > 0]
-    if positive and min(values) <= 0:
-        axes.set_yscale('symlog', linthresh=max(positive) / 100)
-    elif positive:
-        axes.set_yscale('log')
+    values = np.concatenate([np.asarray(line.get_ydata(), float) for line in axes.lines])
+    values = values[np.isfinite(values)]
+    if len(values) and values.max() > 0:
+        if values.min() > 0:
+            axes.set_yscale('log')
+        else:
+            axes.set_yscale('symlog', linthresh=values.max() / 100)

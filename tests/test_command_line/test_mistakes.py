@@ -134,6 +134,14 @@ class TestHooks:
         self.check(custom_hooks=[dict(CALIBRATION), dict(type='EMAHook')])
         check_hooks(Config(dict(model=dict(type='RetinaNet'))))
 
+    @pytest.mark.parametrize('place', ['default_hooks', 'custom_hooks'])
+    def test_teacher_that_does_not_exist(self, place):
+        hooks = dict(default_hooks=dict(calibration=CALIBRATION), custom_hooks=[])
+        teacher = dict(type='mmqnet.DistillationHook', teacher='no/where.pth')
+        hooks[place] = [teacher] if place == 'custom_hooks' else dict(distillation=teacher)
+        with pytest.raises(FileNotFoundError, match=r"^the teacher 'no/where.pth' does not exist$"):
+            self.check(**hooks)
+
     def test_without_calibration(self):
         message = r'`model` is quantized, but no hook calibrates it: add `default_hooks = dict\('
         with pytest.raises(ValueError, match=message):

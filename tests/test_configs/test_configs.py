@@ -12,7 +12,7 @@ from mmengine.registry import HOOKS as MMENGINE_HOOKS
 from mmengine.registry import MODELS as MMENGINE_MODELS
 from mmengine.registry import init_default_scope
 from mmengine.utils import get_installed_path
-from small_configs import ITERATIONS, load, shrink, write_all_data
+from small_configs import ITERATIONS, load, shrink, write_all_data, write_teacher
 
 from mmqnet.command_line import build_runner
 from mmqnet.layers import QuantizedLayer, parameter_roles
@@ -290,6 +290,7 @@ def small_run(data, monkeypatch, tmp_path):
     def run(name):
         config = shrink(config_of(name))
         config.work_dir = str(tmp_path)
+        write_teacher(config)
         runner = build_runner(config)
         runner.train()
         return runner

@@ -62,6 +62,13 @@ def test_a_docstring_becomes_a_row(reference):
     assert '<code>Hook</code>; <code>None</code> for never &amp; ever.</td>' in html
 
 
+def test_every_package_is_in_the_api_reference():
+    pages = ''.join(path.read_text() for path in (ROOT / 'docs' / 'api').glob('*.md'))
+    for folder in (ROOT / 'mmqnet').iterdir():
+        if (folder / '__init__.py').exists():
+            assert f'automodule:: mmqnet.{folder.name}' in pages, folder.name
+
+
 @pytest.mark.parametrize('page', PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_page_reads_well_as_text(page):
     lines = page.read_text(encoding='utf-8').splitlines()

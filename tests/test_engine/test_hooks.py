@@ -26,6 +26,7 @@ from mmqnet.engine.hooks import (
     SoftHardGapHook,
     TemperatureHook,
 )
+from mmqnet.engine.partial_validation import PartialValidation
 from mmqnet.layers import activation_quantizers, parameter_roles, weight_quantizers
 from mmqnet.quantizers import Mode, Quantizer, Staircase, quantizers_of
 
@@ -424,9 +425,8 @@ class TestGap:
             x for x in scalars(Run(runner, None, tmp_path / 'run')) if 'gap/coco/bbox_mAP' in x
         )
         assert line['gap/hard/coco/bbox_mAP'] == metrics['coco/bbox_mAP']
-        part = SoftHardGapHook(num_samples=2)
-        part.before_train(runner)
-        assert [d.img_id for b in part._get_loader(runner) for d in b['data_samples']] == [0, 1]
+        part = PartialValidation(runner, num_samples=2)
+        assert [d.img_id for b in part._loader for d in b['data_samples']] == [0, 1]
 
     def test_metrics_of_each_data_set_are_refused_at_the_start(self, configs, tmp_path):
         metric = Config.fromfile(configs / 'quantized.py').val_evaluator

@@ -190,11 +190,29 @@ def test_an_output_that_is_quantized_in_two_ways(tmp_path):
     module = ready(Fork(), x := torch.rand(2, 3, 9, 9))
     with exported(tmp_path, module, x) as report:
         names = [layer.name for layer in report.layers]
-        assert names == ['first', 'first.twin', 'left', 'right']
+        assert names == ['first.twin', 'first', 'left', 'right']
         assert set(integer_layers(report.path)) == {'first', 'first.twin'}
         agrees(report.path, module, x)
         tensors = onnx.load(report.path).graph.initializer
         assert sum(tensor.data_type == onnx.TensorProto.INT4 for tensor in tensors) == 3
+        openvino = pytest.importorskip('openvino')  # it takes both convolutions for one
+        (found,) = openvino.compile_model(report.path, 'CPU')([x.numpy()]).values()
+        with torch.no_grad():
+            expected = module(x)
+        assert (torch.from_numpy(found) - expected).abs().mean() < 0.05 * expected.std()
+
+
+def test_a_file_that_openvino_refuses(tmp_path):
+    """It lacks the operator for many uneven thresholds; the file is there, and so is the table."""
+    pytest.importorskip('openvino')
+    layer = QuantConv2d(4, 2, 1, **configs())
+    uneven = [i**1.01 / 1.1 for i in range(255)]
+    layer.add_quantizers(dict(levels='pm4'), dict(levels='uint8', thresholds=uneven))
+    module = ready(nn.Sequential(layer), x := torch.rand(2, 4, 5, 5))
+    with exported(tmp_path, module, x) as report:
+        (found,) = count_integer_layers(report.path)
+        assert (found.name, found.openvino) == ('0', 'refused')
+        assert any('not in OpenVINO' in warning for warning in report.warnings)
 
 
 def test_float_layers(tmp_path):

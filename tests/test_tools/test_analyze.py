@@ -13,6 +13,7 @@ from synthetic_data import write_imagenet
 from toy_models import build, calibrated, classifier, quantized
 
 from mmqnet.quantizers import quantizers_of
+from mmqnet.sensitivity import Choice, Sensitivities
 
 pytest.importorskip('mmpretrain')
 TOOL = Path(__file__).parents[2] / 'tools' / 'analyze.py'
@@ -96,6 +97,19 @@ def test_gap_as_svg(analyze, tmp_path):
     assert '<svg' in (tmp_path / 'gap.svg').read_text()
 
 
+def exported(model, config, meta, folder):
+    """Export a detector; return the path."""
+    pytest.importorskip('onnxruntime')
+    from mmqnet.export.detection import export_module
+    from mmqnet.export.onnx import export_onnx
+
+    model.dataset_meta, path = meta, str(folder / 'quantized.onnx')
+    module = export_module(model.eval(), config, shape=(64, 64))
+    names, metadata = module.output_names, module.metadata
+    export_onnx(module, [module.example()], path, output_names=names, metadata=metadata)
+    return path
+
+
 def test_detections_of_a_float_and_a_quantized_model(analyze, configs, float_checkpoint, tmp_path):
     config = Config.fromfile(configs / 'quantized.py')
     model = calibrated(build(config.model), torch.rand(2, 3, 64, 64))
@@ -105,6 +119,7 @@ def test_detections_of_a_float_and_a_quantized_model(analyze, configs, float_che
     rows = [
         ('float', configs / 'float.py', float_checkpoint),
         ('3 bits', configs / 'quantized.py', checkpoint),
+        ('runtime', 'none.py', exported(model, config, meta['dataset_meta'], tmp_path)),
     ]
     arguments = [str(argument) for row in rows for argument in ('--model', *row)]
     folder = Path(config.val_dataloader.dataset.data_root, 'val')
@@ -115,7 +130,11 @@ def test_detections_of_a_float_and_a_quantized_model(analyze, configs, float_che
     assert re.search('<!-- (red|green|blue) 0[.][0-9]{2} -->', picture)
     with pytest.raises(SystemExit, match=r"checkpoint 'nowhere\.pth' does not exist"):
         analyze(
-            'detections', *('--model', 'a', 'a.py', 'nowhere.pth'), *arguments[8:], '--out', 'a.png'
+            'detections',
+            *('--model', 'a', 'a.py', 'nowhere.pth'),
+            *arguments[12:],
+            '--out',
+            'a.png',
         )
     empty = tmp_path / 'empty'
     empty.mkdir()
@@ -158,6 +177,25 @@ def test_report_is_one_page_that_needs_no_other_file(analyze, files, tmp_path):
         ElementTree.fromstring(picture)
     assert not re.findall(r'(?:src|href)="(?!data:)', page)
     assert 'http' not in page.replace('http-equiv', '')
+
+
+def test_report_has_a_column_of_what_was_measured(analyze, tmp_path):
+    errors = {
+        f'{LAYER}.weight_quantizer': {3: 0.125, 4: 0.5},
+        f'{LAYER}.input_quantizer': {2: None},
+    }
+    settings = dict(method='direct', measure='loss', num_samples=1)
+    path = tmp_path / 'sensitivity.json'
+    Sensitivities(settings, [Choice(3, 2)], [], errors).save(path)
+    out = tmp_path / 'report.html'
+    analyze(
+        *('report', 'quantized.py', 'quantized.pth', '--sensitivity', str(path)),
+        *('--out', str(out)),
+    )
+    page = out.read_text()
+    assert page.count('<th>sensitivity</th>') == 1
+    assert page.count('<td>0.12</td></tr>') == 1
+    assert page.count('<td></td></tr>') == page.count('<tr><td><code>') - 1
 
 
 def test_report_without_data_and_log_says_so(analyze, tmp_path):

@@ -85,3 +85,13 @@ def test_refusals(server, configs, float_checkpoint, options, message, tmp_path)
     )  # fmt: skip
     assert code != 0
     assert re.search(message, output.strip().splitlines()[-1])
+
+
+def test_times_of_files_in_turns(root, configs, exported, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(root / 'demo'))
+    from timing import time_files
+
+    found = time_files([exported, exported], Config.fromfile(configs / 'float.py'), 2)
+    assert len(found) == 2
+    assert all(0 < milliseconds < 10_000 for milliseconds in found)
+    assert capsys.readouterr().out == ''

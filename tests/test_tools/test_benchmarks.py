@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmengine.config import Config
+from mmengine.runner import save_checkpoint
+from toy_models import build, calibrated
 
 TOOLS = Path(__file__).parents[2] / 'tools' / 'benchmarks'
 PARTS = ('operator', 'train', 'evaluate', 'distill', 'memory', 'kmeans', 'calibrate', 'deploy')
@@ -98,6 +101,33 @@ def test_finished_rows_are_kept(finished):
     output = run(out_dir, '--only', 'memory', 'kmeans')
     assert output.count('kept') == 2
     assert (out_dir / 'results.json').read_bytes() == before
+
+
+@pytest.mark.slow
+def test_accuracy_of_files(tools, configs, float_checkpoint, tmp_path, monkeypatch, capsys):
+    pytest.importorskip('openvino')
+    import accuracy
+
+    model = build(Config.fromfile(configs / 'quantized.py').model)
+    checkpoint = str(tmp_path / 'quantized.pth')
+    model = calibrated(model, torch.rand(2, 3, 64, 64))
+    save_checkpoint(dict(state_dict=model.state_dict()), checkpoint)
+    models = ['--float', configs / 'float.py', float_checkpoint]
+    models += ['--ours', configs / 'quantized.py', checkpoint]
+    arguments = ['accuracy.py', *models, '--images', 2, '--out-dir', tmp_path]
+    monkeypatch.setattr(sys, 'argv', [str(argument) for argument in arguments])
+    accuracy.main()
+    content = (tmp_path / 'accuracy.json').read_bytes()
+    rows = json.loads(content)['parts']['accuracy']
+    files = ['float', 'quantize_static', *(['NNCF'] if importlib.util.find_spec('nncf') else [])]
+    assert {case.split(', ')[0] for case in rows} == {*files, 'quantized'}
+    assert {'float, ONNX Runtime', 'quantized, OpenVINO'} < set(rows)
+    assert rows['quantize_static, OpenVINO']['raw']['bytes'] > 0
+    table = (tmp_path / 'accuracy.md').read_text()
+    assert table in capsys.readouterr().out
+    assert re.search(r'\| quantized, ONNX Runtime \| -?\d\.\d{3} \| \d+ \| \d+\.\d\d \|', table)
+    accuracy.main()  # all of it is kept
+    assert (tmp_path / 'accuracy.json').read_bytes() == content
 
 
 def test_other_conditions_start_anew(tools, tmp_path, capsys):

@@ -15,6 +15,7 @@ import torch
 from exporting import quantized_module, write_float, write_quantized
 from measuring import Cases, Ratio, Row, Settings, interleave, median_ratio
 from runtimes import (
+    IMAGES,
     has_vnni,
     noise,
     onnxruntime_session,
@@ -87,7 +88,7 @@ def load(
 ) -> tuple[dict[str, Callable[[], object]], dict[str, str]]:
     """Return what is timed, and the reasons why peers are left out, by name."""
     static = floats.with_name('static.onnx')
-    quantize_by_onnxruntime(floats, case.size, static)
+    quantize_by_onnxruntime(floats, [noise(case.size)] * IMAGES, static)
     openvino = functools.partial(openvino_session, threads=threads, size=case.size)
     sessions = {
         'ORT ours': onnxruntime_session(ours, threads),

@@ -28,7 +28,10 @@ _PIPELINE = [
 _MODEL = dict(
     type='mmqnet.QuantizedModel',
     architecture='ImageClassifier',
-    quantization=dict(weight=dict(levels='pm4'), activation=dict(levels='uint8')),
+    quantization=dict(  # what both runtimes compute
+        weight=dict(levels='int4', thresholds='uniform', scale_init='mse'),
+        activation=dict(levels='uint4', thresholds='uniform', scale_init='mse'),
+    ),
     data_preprocessor=dict(num_classes=3, mean=[127.0] * 3, std=[60.0] * 3),
     backbone=dict(
         type='ResNet', depth=18, base_channels=4, stem_channels=4, num_stages=2, strides=(1, 2),

@@ -122,7 +122,9 @@ def scaled_for_bias(
     return weights, factors if len(weights.scale) > 1 else factors.min(keepdims=True)
 
 
-def emit_bias(node: ir.Node, weights: Weights, factors: np.ndarray, function: CodeFunction) -> None:
+def emit_bias(
+    node: ir.Node, weights: Weights, factors: np.ndarray, function: CodeFunction, fit: bool
+) -> None:
     """Give a layer the bias with which its codes change least when a runtime rounds it.
 
     That of a Gemm is in int32, which ONNX Runtime makes by itself for convolutions only.
@@ -132,6 +134,7 @@ def emit_bias(node: ir.Node, weights: Weights, factors: np.ndarray, function: Co
         weights: Its weights.
         factors: By how much they are made larger.
         function: That of its input.
+        fit: Whether the codes behind the layer choose the bias; otherwise it is the nearest.
     """
     bias, output = bias_of(node), _output_scale(node)
     is_gemm = is_op(node, 'Gemm')
@@ -141,7 +144,7 @@ def emit_bias(node: ir.Node, weights: Weights, factors: np.ndarray, function: Co
     bias, units, factors = np.broadcast_arrays(bias, scales * np.float32(function.scale), factors)
     bias = (
         np.rint(bias / units) * units
-        if output is None
+        if output is None or not fit
         else _fitted(bias, units, factors * math.gcd(*function.codes), output)
     )
     graph, name = node.graph, bias_name(weights.name)

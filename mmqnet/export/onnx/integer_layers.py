@@ -9,6 +9,7 @@ from pathlib import Path
 
 import onnx
 
+from mmqnet.export.onnx.twins import TWIN
 from mmqnet.export.packages import require
 
 _LAYERS = ('Conv', 'ConvTranspose', 'Gemm', 'MatMul')
@@ -31,8 +32,8 @@ class LayerPrecision:
         kind: The ONNX operator.
         quantized: Whether the file holds its weights as integers.
         onnxruntime: Whether ONNX Runtime computes it in integers.
-        openvino: The type in which OpenVINO computes it, such as ``'u8'`` or ``'f32'``; empty if
-            it was not asked.
+        openvino: The type in which OpenVINO computes it, such as ``'u8'`` or ``'f32'``;
+            ``'refused'`` if it cannot run the file; empty if it was not asked.
     """
 
     name: str
@@ -51,7 +52,7 @@ def count_integer_layers(path: str | Path, openvino: bool = True) -> list[LayerP
 
     Raises:
         ImportError: If ONNX Runtime is missing.
-        ValueError: If a runtime refuses the file.
+        ValueError: If ONNX Runtime refuses the file.
     """
     require('onnxruntime')
     graph = onnx.load(str(path), load_external_data=False).graph
@@ -59,13 +60,15 @@ def count_integer_layers(path: str | Path, openvino: bool = True) -> list[LayerP
     in_ort = _onnxruntime_layers(Path(path))
     has_openvino = openvino and importlib.util.find_spec('openvino') is not None
     in_openvino = _openvino_layers(Path(path)) if has_openvino else {}
+    missing = 'refused' if in_openvino is None else ''
     return [
         LayerPrecision(
             node.name,
             node.op_type,
             _is_dequantized(made_by.get(node.input[1])),
             node.name in in_ort,
-            in_openvino.get(node.name, ''),
+            # it makes one node of twins again
+            (in_openvino or {}).get(node.name.removesuffix(TWIN), missing),
         )
         for node in graph.node
         if node.op_type in _LAYERS and not node.domain
@@ -96,15 +99,15 @@ def _onnxruntime_layers(path: Path) -> set[str]:
     return {_ADDED.sub('', node.name) for node in nodes if node.op_type in _INTEGER_OPS}
 
 
-def _openvino_layers(path: Path) -> dict[str, str]:
-    """Return the type in which OpenVINO computes each layer, by name."""
+def _openvino_layers(path: Path) -> dict[str, str] | None:
+    """Return the type in which OpenVINO computes each layer, by name; None if it refuses."""
     import openvino
 
     core = openvino.Core()
     try:
         compiled = core.compile_model(core.read_model(str(path)), 'CPU')
-    except RuntimeError as error:
-        raise ValueError(f'OpenVINO refuses {str(path)!r}: {_first_line(error)}') from error
+    except RuntimeError:  # it lacks an operator: the file is for ONNX Runtime all the same
+        return None
     found: dict[str, str] = {}
     for operation in compiled.get_runtime_model().get_ops():
         notes = {key: value.astype(str) for key, value in operation.get_rt_info().items()}

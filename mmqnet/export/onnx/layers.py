@@ -44,10 +44,12 @@ class QuantizedNode:
     Attributes:
         node: The node, whose weights have not been written yet.
         weights: Its weights, with the normalization behind it.
+        is_twofold: Whether there are two nodes for it, see :mod:`mmqnet.export.onnx.twins`.
     """
 
     node: ir.Node
     weights: Weights
+    is_twofold: bool = False
 
 
 def find_layers(graph: ir.Graph, prefix: str) -> list[QuantizedNode]:
@@ -106,7 +108,7 @@ def write_layer(
             weights, rounded = weights.at_most(limit), weights.largest > limit
         if function is not None and function.table is None and bias is not None:
             weights, factors = scaled_for_bias(weights, bias, function.scale, largest_code)
-            emit_bias(node, weights, factors, function)
+            emit_bias(node, weights, factors, function, fit=not layer.is_twofold)
         kind = emit_integers(node, weights, factors)
         largest = weights.largest * int(factors.max())
     return ExportedLayer(

@@ -2,7 +2,7 @@
 
 ONNX Runtime computes a convolution in integers if one rounding reads it. Computed twice, once for
 each rounding, it takes less time than once in float (docs/performance.md), and the codes are the
-same.
+same. OpenVINO, which needs no twin, makes one node of both again: for that they have one bias.
 """
 
 from collections.abc import Iterable
@@ -32,7 +32,6 @@ def add_twins(
     """
     found = []
     for layer in layers:
-        found.append(layer)
         value = layer.node.outputs[0]
         readers = list(dict.fromkeys(graphs.readers(value)))
         if (
@@ -42,12 +41,18 @@ def add_twins(
             and not value.is_graph_output()
             and all(_is_rounding(node, functions, thresholds) for node in readers)
         ):
+            layer = replace(layer, is_twofold=True)
             found.append(_twin(layer, readers[1]))
+        found.append(layer)
     return found
 
 
 def _is_rounding(node: ir.Node, functions: Functions, thresholds: str) -> bool:
-    return is_codes(node) and form_of(functions.of(node), thresholds) == 'rounding'
+    """Whether a node rounds what it reads, without a shift that would go into the bias."""
+    if not is_codes(node) or form_of(functions.of(node), thresholds) != 'rounding':
+        return False
+    rounding = functions.of(node).rounding
+    return rounding is not None and not rounding.shift
 
 
 def _twin(layer: QuantizedNode, reader: ir.Node) -> QuantizedNode:
