@@ -109,7 +109,8 @@ def test_metadata(metadata):
     assert metadata['Version'] == mmqnet.__version__
     assert metadata['Author'] == 'The mmqnet authors'
     extras = set(metadata.get_all('Provides-Extra'))
-    assert extras == {'onedl', 'openmmlab', 'demo', 'export', 'qonnx', 'dev'}
+    expected = {'onedl', 'openmmlab', 'demo', 'export', 'qonnx', 'litert', 'executorch', 'dev'}
+    assert extras == expected
 
 
 def test_neither_stack_is_required(metadata):
