@@ -11,11 +11,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from mmqnet import safe_checkpoints
+from mmqnet.failures import naming
 from mmqnet.import_hooks import on_import
 
 __all__ = [
     'apply_all',
+    'repair_annotation_errors',
     'repair_checkpoint_loading',
     'repair_default_hooks',
     'repair_empty_datasets',
@@ -106,6 +107,43 @@ def _name_empty_datasets(module: ModuleType) -> None:
     module.BaseDataset._serialize_data = _serialize_data
 
 
+def repair_annotation_errors() -> None:
+    """Let MMEngine and MMDetection say which annotation file, or sample, they cannot read.
+
+    A key that lacks or a box of three numbers ends in an error of whatever reads it, which names
+    neither. See open-mmlab/mmdetection issue 9610.
+    """
+    on_import('mmengine.dataset.base_dataset', _name_annotations)
+    on_import('mmdet.datasets.base_det_dataset', _name_annotations)
+
+
+def _name_annotations(module: ModuleType) -> None:
+    kind = getattr(module, 'BaseDetDataset', None) or module.BaseDataset
+    if getattr(kind.full_init, '_mmqnet_repair', False):
+        return
+    full_init, prepare_data = kind.full_init, kind.prepare_data
+
+    @functools.wraps(full_init)
+    def named_init(self: Any) -> None:
+        with naming(f'the {type(self).__name__} of `ann_file` {self.ann_file!r} cannot be read'):
+            full_init(self)
+
+    @functools.wraps(prepare_data)
+    def named_data(self: Any, idx: Any) -> Any:
+        try:
+            return prepare_data(self, idx)
+        except OSError:  # which names the picture
+            raise
+        except Exception:
+            with naming(f'sample {idx} of `ann_file` {self.ann_file!r} cannot be loaded'):
+                raise
+
+    named_init._mmqnet_repair = True  # type: ignore[attr-defined]
+    kind.full_init = named_init
+    if 'prepare_data' in vars(kind):
+        kind.prepare_data = named_data
+
+
 def repair_checkpoint_loading() -> None:
     """Let MMEngine load its own checkpoints with torch's check on, and no others.
 
@@ -115,7 +153,13 @@ def repair_checkpoint_loading() -> None:
     pytorch/pytorch pull request 123775), without the check after a warning. Neither names the file
     that it cannot read. See :mod:`mmqnet.safe_checkpoints`.
     """
-    on_import('mmengine.runner.checkpoint', safe_checkpoints.repair)
+    on_import('mmengine.runner.checkpoint', _read_safely)
+
+
+def _read_safely(module: ModuleType) -> None:
+    from mmqnet import safe_checkpoints  # which imports much, and mmqnet is imported early
+
+    safe_checkpoints.repair(module)
 
 
 def repair_torchvision() -> None:
@@ -155,4 +199,5 @@ def apply_all() -> None:
     repair_checkpoint_loading()
     repair_default_hooks()
     repair_empty_datasets()
+    repair_annotation_errors()
     repair_ssd_head()

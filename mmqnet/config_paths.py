@@ -22,6 +22,7 @@ _SCOPE = '_scope_'
 def register_configs() -> None:
     """Enter mmqnet into MMEngine's table of packages with configs, now or when it is imported."""
     on_import('mmengine.config.utils', _register)
+    on_import('mmengine.config.config', _repair_package_path)
 
 
 def _register(module: Any) -> None:
@@ -39,6 +40,23 @@ def _register(module: Any) -> None:
 
     find._of_mmqnet = True  # type: ignore[attr-defined]
     module._get_external_cfg_base_path = find
+
+
+def _repair_package_path(module: Any) -> None:
+    """Let MMEngine look for our configs where the imported package is.
+
+    MMEngine 0.10.7 takes an editable install to be in `site-packages`, where there is a link alone.
+    """
+    original = module.get_installed_path
+    if getattr(original, '_of_mmqnet', False):
+        return
+
+    @functools.wraps(original)
+    def find(package: str) -> str:
+        return str(_PACKAGE) if package == _PACKAGE.name else original(package)
+
+    find._of_mmqnet = True  # type: ignore[attr-defined]
+    module.get_installed_path = find
 
 
 def check_exists(name: str) -> None:

@@ -7,17 +7,18 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from opcode import opmap
 from pathlib import Path
 
-_OURS = (ValueError, TypeError, OSError, ImportError, RuntimeError)
+_OURS = (ValueError, TypeError, ImportError, RuntimeError)
 
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
     """End the process with one line where the block raises an error that was foreseen.
 
-    That is one that mmqnet or the tool itself raises. Others, faults of programs, keep their
-    traceback; with the environment variable ``MMQNET_TRACEBACK`` all do.
+    That is one that mmqnet or the tool itself raises, or one of a file. Others, faults of programs,
+    keep their traceback; with the environment variable ``MMQNET_TRACEBACK`` all do.
 
     Example:
         >>> from mmqnet.atomic import write_text
@@ -64,7 +65,12 @@ def naming(what: str) -> Iterator[None]:
 
 
 def is_foreseen(error: BaseException) -> bool:
-    """Return whether mmqnet, or the script that runs, has raised an error as a message."""
+    """Return whether an error is a message: raised by mmqnet or the script, or of a file.
+
+    An operation that fails in mmqnet, such as the unpacking of a list, has no message for users.
+    """
+    if isinstance(error, OSError):
+        return True
     if not isinstance(error, _OURS) or isinstance(error, RecursionError | NotImplementedError):
         return False
     traceback = error.__traceback__
@@ -72,15 +78,17 @@ def is_foreseen(error: BaseException) -> bool:
         traceback = traceback.tb_next
     if traceback is None:
         return False
-    place = Path(traceback.tb_frame.f_code.co_filename)
-    return Path(__file__).parent in place.parents or place == Path(sys.argv[0]).absolute()
+    code = traceback.tb_frame.f_code
+    place = Path(code.co_filename)
+    is_ours = Path(__file__).parent in place.parents or place == Path(sys.argv[0]).absolute()
+    return is_ours and code.co_code[traceback.tb_lasti] == opmap['RAISE_VARARGS']
 
 
 def one_line(error: BaseException) -> str:
     """Return the message of an error on one line.
 
     Example:
-        >>> one_line(ValueError('one\\n  two'))
+        >>> one_line(ValueError(chr(10).join(['one', '  two'])))
         'one two'
     """
     return ' '.join(str(error).split()) or type(error).__name__

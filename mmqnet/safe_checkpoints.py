@@ -76,7 +76,7 @@ def repair(module: ModuleType) -> None:
     _name_files(module.CheckpointLoader)
 
 
-def _restrain(module: ModuleType) -> None:
+def _restrain(module: Any) -> None:
     """Make OneDL's fallback to full pickle, and its list of what is safe, obey this module."""
     original = module._safe_torch_load
 

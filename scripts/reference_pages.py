@@ -1,4 +1,4 @@
-"""Write the tables of docs/config.md, docs/hooks.md and docs/recipes.md from the code.
+"""Write the tables of docs/config.md, hooks.md, recipes.md and their like from the code.
 
     python scripts/reference_pages.py            # after a change of a docstring or of a recipe
     python scripts/reference_pages.py --check    # only say which pages are out of date
@@ -30,7 +30,11 @@ from mmqnet import atomic
 from mmqnet.quantizers import QuantizerConfig
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = [ROOT / 'docs' / name for name in ('config.md', 'hooks.md', 'recipes.md')]
+PAGES = [
+    path
+    for path in sorted((ROOT / 'docs').glob('*.md'))
+    if '<!-- table: ' in path.read_text(encoding='utf-8')
+]
 RECIPES = ROOT / 'configs' / '_base_' / 'quantization'
 _MARK = re.compile(r'(<!-- table: (\S+) -->\n).*?(<!-- end -->)', re.DOTALL)
 _ENTRY = re.compile(r'(\w+)(?: \((.+?)\))?: (.*)', re.DOTALL)

@@ -12,6 +12,7 @@ Only the standard library is used: nothing is installed yet.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import os
 import re
@@ -121,7 +122,8 @@ def keep(wheel: Path, folder: Path) -> None:
         shutil.copyfile(wheel, part)
         part.replace(folder / wheel.name)
     except OSError as error:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            part.unlink()
         print(f'      the wheel is not kept for other environments: {error}', flush=True)
 
 

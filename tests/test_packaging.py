@@ -1,5 +1,6 @@
 """What a wheel, a source distribution and an editable install hold."""
 
+import contextlib
 import email
 import os
 import re
@@ -108,12 +109,13 @@ def test_metadata(metadata):
     assert metadata['Version'] == mmqnet.__version__
     assert metadata['Author'] == 'The mmqnet authors'
     extras = set(metadata.get_all('Provides-Extra'))
-    assert extras == {'onedl', 'openmmlab', 'demo', 'export', 'qonnx', 'dev'}
+    expected = {'onedl', 'openmmlab', 'demo', 'export', 'qonnx', 'litert', 'executorch', 'dev'}
+    assert extras == expected
 
 
 def test_neither_stack_is_required(metadata):
     required = [line for line in metadata.get_all('Requires-Dist') if 'extra ==' not in line]
-    assert {re.match(r'[\w-]+', line).group() for line in required} == {'torch', 'numpy'}
+    assert {re.match(r'[\w-]+', line).group() for line in required} == {'torch', 'numpy', 'scipy'}
 
 
 @pytest.mark.parametrize(('extra', 'package'), [('onedl', 'onedl-mmcv'), ('openmmlab', 'mmcv')])
@@ -142,6 +144,8 @@ def test_editable_install_links_and_goes_on_without_a_compiler(source, tmp_path)
     assert len(lines) == 1, output
     assert 'plain PyTorch one is used' in lines[0]
     assert not list((source / 'mmqnet' / 'ops').glob('_C*.so'))
+    (editable,) = (tmp_path / 'editable').glob('*.whl')
+    assert 'mmqnet_startup.pth' in zipfile.ZipFile(editable).namelist()
     for name in ('configs', 'tools', 'model-index.yml'):
         link = source / 'mmqnet' / '.mim' / name
         assert link.is_symlink()
@@ -171,3 +175,35 @@ def test_model_index_lists_every_metafile():
     assert sorted(index['Import']) == sorted(
         path.relative_to(ROOT).as_posix() for path in (ROOT / 'configs').rglob('metafile.yml')
     )
+
+
+def test_citation_names_this_version():
+    citation = yaml.safe_load((ROOT / 'CITATION.cff').read_text())
+    assert citation['version'] == mmqnet.__version__
+    assert citation['preferred-citation']['title'] == 'Quantization Networks'
+    assert f'## {mmqnet.__version__}' in (ROOT / 'CHANGELOG.md').read_text()
+
+
+def test_startup_file_is_one_line_that_keeps_silent(wheel, tmp_path):
+    """site.py executes each line; a checkout that has been moved away is no reason to complain."""
+    (line,) = wheel.read('mmqnet_startup.pth').decode().splitlines()
+    assert line.startswith('import sys;')
+    (tmp_path / 'mmqnet_startup.pth').write_text(line)
+    code = f'import site; site.addsitedir({str(tmp_path)!r}); print("mmqnet" in sys.modules)'
+    command = [sys.executable, '-S', '-I', '-c', f'import sys; {code}']
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert (result.stdout, result.stderr) == ('False\n', '')
+
+
+@pytest.mark.parametrize(('made_for', 'fits'), [('same', True), ('1.9.0+cpu', False), (None, True)])
+def test_kernel_of_another_torch_is_not_loaded(tmp_path, made_for, fits):
+    import torch
+
+    from mmqnet.ops.kernel import check_torch
+
+    if made_for is not None:
+        made_for = torch.__version__ if made_for == 'same' else made_for
+        (tmp_path / '_C.torch').write_text(made_for)
+    context = contextlib.nullcontext() if fits else pytest.raises(ImportError, match=made_for[:3])
+    with context:
+        check_torch(tmp_path)

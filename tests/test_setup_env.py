@@ -1,6 +1,8 @@
 """The set-up script: stamps, clear lines; the installation itself is what every test runs in."""
 
+import argparse
 import importlib.util
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -86,3 +88,63 @@ def test_wrong_setting_is_one_line(setting, message, tmp_path):
     assert len(lines) == 1
     assert message in lines[0]
     assert not (tmp_path / 'venv').exists()
+
+
+def test_wheels_are_kept_whole_or_not_at_all(setup_env, tmp_path, capsys):
+    wheel = tmp_path / 'mmcv-1-cp311-cp311-linux_x86_64.whl'
+    wheel.write_bytes(b'wheel')
+    folder = tmp_path / 'cache' / 'torch-2'
+    setup_env.keep(wheel, folder)
+    assert [path.name for path in folder.iterdir()] == [wheel.name]
+    assert (folder / wheel.name).read_bytes() == b'wheel'
+    setup_env.keep(wheel, wheel / 'below a file')
+    assert 'the wheel is not kept for other environments' in capsys.readouterr().out
+
+
+def test_kept_wheel_is_taken_and_a_wrong_one_replaced(setup_env, tmp_path, monkeypatch):
+    """With real files; what takes minutes, installing and compiling, is noted only."""
+    arguments = argparse.Namespace(
+        venv=str(tmp_path / 'venv'), stack='onedl', torch='2', torchvision='0', extras=()
+    )
+    made, fits = [], []
+
+    class Environment(setup_env.Environment):
+        def kept_wheels(self):
+            return tmp_path / 'cache'
+
+        def make_mmcv(self, folder, requirement, options):
+            made.append((requirement, options))
+            wheel = folder / 'onedl_mmcv-2.3.6-cp{}{}-x.whl'.format(*sys.version_info[:2])
+            wheel.write_bytes(b'new')
+            return wheel
+
+        def installs_mmcv(self, wheel):
+            return fits.pop(0)
+
+    (tmp_path / 'venv').mkdir()
+    environment = Environment(arguments)
+    requirement = 'onedl-mmcv==2.3.6'
+    fits[:] = [False, True]  # pip's cache is of another torch
+    environment.install_mmcv()
+    assert made == [(requirement, ()), (requirement, ('--no-cache-dir',))]
+    (kept,) = (tmp_path / 'cache').iterdir()
+    fits[:] = [True]
+    environment.install_mmcv()
+    assert len(made) == 2
+    kept.write_bytes(b'of another torch')
+    fits[:] = [False, True]
+    environment.install_mmcv()
+    assert made[2:] == [(requirement, ())]
+    assert kept.read_bytes() == b'new'
+    fits[:] = [False, False, False]
+    with pytest.raises(setup_env.SetupError, match=r'mmcv\.ops of onedl-mmcv==2\.3\.6 cannot be'):
+        environment.install_mmcv()
+
+
+def test_compiler_with_ccache_is_left_alone(setup_env, monkeypatch, tmp_path):
+    monkeypatch.setenv('CXX', 'ccache c++')
+    assert setup_env.fast_compiler(tmp_path) == {}
+    monkeypatch.delenv('CXX')
+    program = setup_env.fast_compiler(tmp_path)['CXX']
+    version = subprocess.run([program, '--version'], env={**os.environ, 'MMQNET_CXX': 'c++'})
+    assert version.returncode == 0

@@ -1,16 +1,22 @@
 """Find the bits of each layer that lose least within a budget, and write a config with them."""
 
+from __future__ import annotations
+
 import argparse
-import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from mmengine.logging import MMLogger
+try:
+    import mmqnet  # noqa: F401 -- repairs upstream faults before anything else is imported
+except ModuleNotFoundError as error:
+    import wrong_python  # beside this file
 
-import mmqnet  # noqa: F401 -- repairs upstream faults before anything else is imported
-from mmqnet import sensitivity
-from mmqnet import visualization as vis
-from mmqnet.command_line import load_config
-from mmqnet.models import build_model
+    wrong_python.stop(error)
+from mmqnet.command_line import choose_threads
+from mmqnet.failures import one_line_errors
+
+if TYPE_CHECKING:
+    from mmqnet import sensitivity
 
 _KINDS = dict(
     bits='bits of a weight, on average',
@@ -32,23 +38,33 @@ def parse_args(args: list[str] | None = None) -> argparse.Namespace:
         help='config (.py) to write, with a picture (.png) of the frontier beside it',
     )
     parser.set_defaults(launcher='none', local_rank=0, work_dir=None, cfg_options=None)
-    return parser.parse_args(args)
+    parsed = parser.parse_args(args)
+    if parsed.out.suffix != '.py':
+        parser.error(f'--out should end in .py, but got {str(parsed.out)!r}')
+    if all(getattr(parsed, kind) is None for kind in _KINDS):
+        parser.error(f'a budget should be given: --{", --".join(_KINDS)}, or several of them')
+    return parsed
 
 
 def describe(allocator: sensitivity.Allocator, allocation: sensitivity.Allocation) -> str:
     """Return the costs and the error of an allocation, in a line."""
+    from mmqnet import sensitivity
+
     budgets = [sensitivity.Budget(kind, 1) for kind in _KINDS]
     costs = [f'{allocator.cost(allocation, budget):.4g} {budget.unit}' for budget in budgets]
     return f'{", ".join(costs)}; loss {allocator.error(allocation):.3g}'
 
 
 def run(args: argparse.Namespace) -> None:
+    from mmengine.logging import MMLogger
+
+    from mmqnet import sensitivity
+    from mmqnet.command_line import load_config
+    from mmqnet.models import build_model
+
+    MMLogger.get_instance('allocate_bits', log_level='WARNING')  # the report is not news here
     given = {kind: getattr(args, kind) for kind in _KINDS if getattr(args, kind) is not None}
-    if not given:
-        raise ValueError(f'a budget should be given: --{", --".join(_KINDS)}, or several of them')
     budgets = [sensitivity.Budget(kind, most) for kind, most in given.items()]
-    if args.out.suffix != '.py':
-        raise ValueError(f'--out should end in .py, but got {str(args.out)!r}')
     record = sensitivity.load_sensitivities(args.sensitivities)
     config = load_config(args, ())
     report = build_model(config).quantization_report
@@ -76,6 +92,8 @@ def draw(
     allocation: sensitivity.Allocation,
     budgets: list[sensitivity.Budget],
 ) -> None:
+    from mmqnet import visualization as vis
+
     def point(those: sensitivity.Allocation) -> tuple[float, float]:
         return allocator.cost(those, budgets[0]), allocator.error(those)
 
@@ -87,12 +105,10 @@ def draw(
 
 def main(args: list[str] | None = None) -> None:
     parsed = parse_args(args)
-    MMLogger.get_instance('allocate_bits', log_level='WARNING')  # the report is not news here
-    try:
-        run(parsed)
-    except (ValueError, OSError) as error:
-        sys.exit(f'allocate_bits.py: error: {error}')
+    choose_threads()
+    run(parsed)
 
 
 if __name__ == '__main__':
-    main()
+    with one_line_errors():
+        main()

@@ -52,10 +52,8 @@ def parse_args(args: list[str] | None = None) -> argparse.Namespace:
     gap.add_argument('--metric', help='default: the first one in the log')
     add_detections(add('detections', 'Detections of several models beside each other', out))
     report = add('report', 'One HTML page about a checkpoint', *of_model)
-    report.add_argument(
-        '--log',
-        help="log of the training, or its work dir, for the gap (default: the checkpoint's)",
-    )
+    report.add_argument('--log', help="log or work dir of the training (default: checkpoint's)")
+    report.add_argument('--sensitivity', help='file of tools/sensitivity.py, for a column')
     add('layers', 'Print what a config quantizes, layer by layer', config)
     return parser.parse_args(args)
 
@@ -197,14 +195,16 @@ def write_report(args: argparse.Namespace) -> None:
     from mmqnet import atomic
     from mmqnet import visualization as vis
     from mmqnet.command_line import load_config
+    from mmqnet.sensitivity import load_sensitivities
     from mmqnet.visualization.report import check_page_path, make_report
 
     check_page_path(args.out)
     config = load_config(args, ('val_dataloader',) if args.data else ())
     model = load_model(args, config)
     batches = vis.load_images(config, 'val_dataloader', args.data or 0)
+    errors = load_sensitivities(args.sensitivity).errors if args.sensitivity else None
     with safe_loading(args.trust_checkpoint):
-        page = make_report(model, config, args.checkpoint, batches, args.log)
+        page = make_report(model, config, args.checkpoint, batches, args.log, errors)
     atomic.write_text(args.out, page)
 
 

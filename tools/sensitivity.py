@@ -1,29 +1,37 @@
 """Measure what each layer of a trained float model costs at each choice of bits."""
 
+from __future__ import annotations
+
 import argparse
 import contextlib
 import io
 import sys
-from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from mmengine.config import Config, DictAction
-from mmengine.runner import Runner
-from torch import nn
+try:
+    import mmqnet  # noqa: F401 -- repairs upstream faults before anything else is imported
+except ModuleNotFoundError as error:
+    import wrong_python  # beside this file
 
-import mmqnet  # noqa: F401 -- repairs upstream faults before anything else is imported
-from mmqnet import sensitivity
-from mmqnet import visualization as vis
-from mmqnet.checks import did_you_mean
+    wrong_python.stop(error)
 from mmqnet.command_line import (
-    build_runner,
-    check_checkpoint,
-    load_config,
-    load_float,
+    add_settings,
+    add_trust,
+    choose_threads,
     positive_integer,
+    safe_loading,
 )
-from mmqnet.engine.partial_validation import PartialValidation
-from mmqnet.engine.unwrap import unwrap
+from mmqnet.failures import one_line_errors
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from mmengine.config import Config
+    from mmengine.runner import Runner
+    from torch import nn
+
+    from mmqnet import sensitivity
 
 _CHOICES = ('w2-a4', 'w3-a4', 'w4-a4', 'w4-a8', 'w8-a8')
 
@@ -56,9 +64,9 @@ def parse_args(args: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--calibration-samples',
         type=positive_integer,
-        default=256,
+        default=64,
         metavar='N',
-        help='training samples that the quantizers of activations are fitted to (default 256)',
+        help='training samples that the quantizers of activations are fitted to (default 64)',
     )
     parser.add_argument('--seed', type=int, default=0, help='of the choice of samples (default 0)')
     parser.add_argument(
@@ -71,15 +79,19 @@ def parse_args(args: list[str] | None = None) -> argparse.Namespace:
         '--compare', type=Path, metavar='JSON', help='print the rank correlation with another file'
     )
     parser.add_argument('--work-dir', help='folder of logs and results')
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, help='settings that override the config'
-    )
+    add_settings(parser)
+    add_trust(parser)
     parser.set_defaults(launcher='none', local_rank=0)
-    return parser.parse_args(args)
+    parsed = parser.parse_args(args)
+    if parsed.out and parsed.out.suffix != '.json':
+        parser.error(f'--out should end in .json, but got {str(parsed.out)!r}')
+    return parsed
 
 
 def read_config(args: argparse.Namespace) -> Config:
     """Read the config, and check that it has what is needed."""
+    from mmqnet.command_line import load_config
+
     keys = ['train_dataloader']
     if args.direct not in (None, 'loss'):
         keys += ['val_dataloader', 'val_cfg', 'val_evaluator']
@@ -95,6 +107,9 @@ def evaluation(
     args: argparse.Namespace, runner: Runner, model: nn.Module, loss: sensitivity.TrainingLoss
 ) -> Callable[[], float]:
     """Return what evaluates the model as it is."""
+    from mmqnet.checks import did_you_mean
+    from mmqnet.engine.partial_validation import PartialValidation
+
     if args.direct == 'loss':
         return loss.mean
     validate = PartialValidation(runner, args.num_samples)
@@ -112,14 +127,20 @@ def evaluation(
 
 def measure(args: argparse.Namespace, config: Config, out: Path) -> sensitivity.Sensitivities:
     """Measure what is left to be measured, and write it down as it comes."""
+    from mmqnet import sensitivity
+    from mmqnet.command_line import build_runner, load_float
+    from mmqnet.engine.unwrap import unwrap
+
     runner = build_runner(config)
     model = unwrap(runner.model)
-    load_float(model, args.config, args.checkpoint)
+    with safe_loading(args.trust_checkpoint):
+        load_float(model, args.config, args.checkpoint)
     train = runner.build_dataloader(config.train_dataloader, seed=args.seed)
+    data = train if args.direct in (None, 'loss') else runner.val_dataloader
     settings = dict(
         method='direct' if args.direct else 'fast',
         measure=args.direct or 'loss',
-        num_samples=min(args.num_samples, len(train.dataset)),
+        num_samples=min(args.num_samples, len(data.dataset)),
         calibration_samples=args.calibration_samples,
         seed=args.seed,
     )
@@ -141,6 +162,10 @@ def measure(args: argparse.Namespace, config: Config, out: Path) -> sensitivity.
 
 
 def run(args: argparse.Namespace) -> None:
+    from mmqnet import sensitivity
+    from mmqnet import visualization as vis
+    from mmqnet.command_line import check_checkpoint
+
     sensitivity.parse_choices(args.choices)  # report mistakes before the long work
     other = sensitivity.load_sensitivities(args.compare) if args.compare else None
     config = read_config(args)
@@ -148,8 +173,6 @@ def run(args: argparse.Namespace) -> None:
     args.num_samples = args.num_samples or (256 if args.direct else 32)
     name = f'sensitivity_{"direct" if args.direct else "fast"}.json'
     out = args.out or Path(config.work_dir, name)
-    if out.suffix != '.json':
-        raise ValueError(f'--out should end in .json, but got {str(out)!r}')
     record = measure(args, config, out)
     vis.save_figure(vis.draw_sensitivities(record), out.with_suffix('.png'))
     print(record.table())
@@ -162,13 +185,13 @@ def run(args: argparse.Namespace) -> None:
 
 def main(args: list[str] | None = None) -> None:
     parsed = parse_args(args)
+    choose_threads()
     try:
         run(parsed)
-    except (ValueError, OSError) as error:
-        sys.exit(f'sensitivity.py: error: {error}')
     except KeyboardInterrupt:
         sys.exit('\nstopped; the same command goes on from what has been written')
 
 
 if __name__ == '__main__':
-    main()
+    with one_line_errors():
+        main()

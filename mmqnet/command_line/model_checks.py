@@ -1,6 +1,6 @@
 """Checks of the ``model`` and of the hooks of a config, before anything is built."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmengine.config import Config
@@ -8,7 +8,8 @@ from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
-from mmqnet.engine.hooks import CalibrationHook
+from mmqnet.distillation import check_teacher
+from mmqnet.engine.hooks import CalibrationHook, DistillationHook
 from mmqnet.models import check_model_keys
 
 QUANTIZED = 'QuantizedModel'
@@ -40,9 +41,10 @@ def is_quantized(model: Any) -> bool:
 
 
 def check_hooks(config: Config) -> None:
-    """Check that the hooks of a training calibrate its model, and none runs twice.
+    """Check that the hooks of a training calibrate its model, none runs twice, a teacher exists.
 
     Raises:
+        FileNotFoundError: If the checkpoint of the teacher does not exist.
         ValueError: If ``custom_hooks`` is a dict, a hook stands in both places, or the model is
             quantized and nothing calibrates it.
 
@@ -64,13 +66,8 @@ def check_hooks(config: Config) -> None:
     if 'checkpoint' not in default:  # MMEngine adds its own
         named['checkpoint'] = _class_of(dict(type='CheckpointHook'), config)
     listed = [_class_of(hook, config) for hook in custom]
-    for i, kind in enumerate(listed):
-        for name, other in named.items():
-            if kind is not None and _is_ours(kind) and _do_the_same(kind, other):
-                raise ValueError(
-                    f'`custom_hooks[{i}]` and `default_hooks.{name}` would both run, and do the '
-                    f'same: take {kind.__name__} out of `custom_hooks`, and write {_ADD_HOOKS}'
-                )
+    _refuse_doubles(named, listed)
+    _check_teachers([*default.values(), *custom], config)
     hooks = [kind for kind in (*named.values(), *listed) if kind is not None]
     calibrates = any(issubclass(kind, CalibrationHook) for kind in hooks)
     if is_quantized(config.get('model')) and not calibrates:
@@ -78,6 +75,22 @@ def check_hooks(config: Config) -> None:
             '`model` is quantized, but no hook calibrates it: add '
             f"{_ADD_HOOKS} or `default_hooks.calibration=dict(type='mmqnet.CalibrationHook')`"
         )
+
+
+def _refuse_doubles(named: Mapping[str, type | None], listed: Sequence[type | None]) -> None:
+    for i, kind in enumerate(listed):
+        for name, other in named.items():
+            if kind is not None and _is_ours(kind) and _do_the_same(kind, other):
+                raise ValueError(
+                    f'`custom_hooks[{i}]` and `default_hooks.{name}` would both run, and do the '
+                    f'same: take {kind.__name__} out of `custom_hooks`, and write {_ADD_HOOKS}'
+                )
+
+
+def _check_teachers(hooks: Sequence[Any], config: Config) -> None:
+    for hook in hooks:
+        if isinstance(hook, Mapping) and _class_of(hook, config) is DistillationHook:
+            check_teacher(str(hook.get('teacher')))
 
 
 def _class_of(hook: Any, config: Config) -> type | None:

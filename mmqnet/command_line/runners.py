@@ -28,9 +28,9 @@ def build_runner(config: Config) -> Runner:
         >>> type(build_runner(config).model).__name__
         'AlexNetBN'
     """
-    check_work_dir(config.work_dir)
     if config.launcher == 'pytorch' and get_device() == 'cpu':
         _join_processes(config)
+    check_work_dir(config.work_dir)
     with naming('the config cannot be built'):
         runner = RUNNERS.build(config) if 'runner_type' in config else Runner.from_cfg(config)
     if not any(isinstance(hook, CalibrationHook) for hook in runner.hooks):

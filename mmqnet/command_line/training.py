@@ -1,12 +1,16 @@
 """A training, and what to say when the world around it fails."""
 
+import contextlib
+import functools
 import logging
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 from mmengine.runner import Runner, find_latest_checkpoint
 
+from mmqnet.failures import naming
 from mmqnet.models import is_complete
 
 _WORKER = re.compile(r'DataLoader worker \(pid.*')
@@ -43,9 +47,10 @@ def train(runner: Runner) -> None:
     """
     # a disk that is full would print a traceback for each line of the log
     logging.raiseExceptions = False
+    runner.load_or_resume = functools.partial(_load, runner, runner.load_or_resume)
     try:
         runner.train()
-    except (OSError, RuntimeError) as error:
+    except Exception as error:
         cause = _cause_of(error)
         if cause is None:
             raise
@@ -56,16 +61,22 @@ def train(runner: Runner) -> None:
         ) from error
 
 
-def _cause_of(error: OSError | RuntimeError) -> str | None:
+def _load(runner: Runner, load: Callable[[], None]) -> None:
+    with naming(f'the checkpoint {runner._load_from!r} cannot be loaded'):
+        load()
+
+
+def _cause_of(error: Exception) -> str | None:
     worker = _WORKER.search(str(error))
-    if worker and not isinstance(error, OSError):
+    if worker and isinstance(error, RuntimeError):
         return (
             f'{worker[0].rstrip(" .")}: fewer `train_dataloader.num_workers` need less memory, and '
             '0 shows an error of the data pipeline'
         )
-    # an error in a worker has its whole traceback as its text, the message last
-    lines = str(error).strip().splitlines()
-    return lines[-1].strip() if isinstance(error, OSError) and lines else None
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    # the text of an error in a worker is its whole traceback, the message last
+    is_of_worker = lines[0].startswith('Caught ') and 'in DataLoader worker' in lines[0]
+    return lines[-1].strip() if isinstance(error, OSError) or is_of_worker else None
 
 
 def _remedy(work_dir: str) -> str:
@@ -76,7 +87,5 @@ def _remedy(work_dir: str) -> str:
 
 
 def _remove(path: Path) -> None:
-    try:
+    with contextlib.suppress(OSError):  # below a file
         path.unlink(missing_ok=True)
-    except OSError:
-        pass  # below a file

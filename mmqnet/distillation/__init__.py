@@ -2,6 +2,6 @@
 
 from mmqnet.distillation.distiller import DistillationConfig, Distiller
 from mmqnet.distillation.divergence import divergence
-from mmqnet.distillation.teacher import build_teacher
+from mmqnet.distillation.teacher import build_teacher, check_teacher
 
-__all__ = ['DistillationConfig', 'Distiller', 'build_teacher', 'divergence']
+__all__ = ['DistillationConfig', 'Distiller', 'build_teacher', 'check_teacher', 'divergence']

@@ -81,7 +81,8 @@ class Distiller:
     def __init__(self, student: nn.Module, teacher: nn.Module, config: DistillationConfig) -> None:
         self._student, self._teacher, self._config = student, teacher, config
         self._head = _head_of(student, config)
-        self._features = _features_of(student, self._head, config)
+        # of the teacher: the student has quantizers beside what both have
+        self._features = _features_of(teacher, self._head, config)
         self._outputs = [self._head] if config.output_weight else []
         if self._head:
             # some heads scale their boxes in evaluation only; the layers below go on evaluating

@@ -53,9 +53,18 @@ def build_teacher(
     return teacher.requires_grad_(False)
 
 
-def _check_classes(path: str, classes: Sequence[str] | None) -> None:
+def check_teacher(path: str) -> None:
+    """Check that the teacher's checkpoint exists, before anything is built.
+
+    Raises:
+        FileNotFoundError: If it is a local path that does not exist.
+    """
     if '://' not in path and not Path(path).exists():
         raise FileNotFoundError(f'the teacher {path!r} does not exist')
+
+
+def _check_classes(path: str, classes: Sequence[str] | None) -> None:
+    check_teacher(path)
     meta = read_checkpoint(path).get('meta') or {}
     known = (meta.get('dataset_meta') or {}).get('classes')
     if classes is None or known is None or tuple(known) == tuple(classes):

@@ -44,6 +44,7 @@ def check_checkpoint(runner: Runner, checkpoint: Any) -> None:
     check_state(model, checkpoint, path)
     warn_of_differences(model, checkpoint, path)
     if runner._resume:
+        _check_progress(checkpoint, path)
         check_optimizer_state(runner.optim_wrapper, checkpoint, path)
 
 
@@ -60,6 +61,23 @@ def warn_of_random_weights(runner: Runner) -> None:
             'from scratch',
             logger='current',
             level=logging.WARNING,
+        )
+
+
+def _check_progress(checkpoint: Any, path: str) -> None:
+    """Check that a checkpoint says where its training was."""
+    meta, hub = (checkpoint.get(key) for key in ('meta', 'message_hub'))
+    progress = [meta.get(key) for key in ('epoch', 'iter')] if isinstance(meta, Mapping) else []
+    if not progress or not all(type(number) is int and number >= 0 for number in progress):
+        raise ValueError(
+            f'`meta` in {path!r} should hold `epoch` and `iter` of the training: resume from a '
+            'checkpoint with them, or take it as `load_from` without `resume`'
+        )
+    keys = hub.get('resumed_keys') if isinstance(hub, Mapping) else None
+    if not isinstance(keys, Mapping) or not all(type(flag) is bool for flag in keys.values()):
+        raise ValueError(
+            f'{path!r} should hold the `message_hub` of a training: take it as `load_from` '
+            'without `resume`'
         )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.dist import get_rank
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 # Arguments of a DataLoader that it keeps as attributes of the same name.
 _KEPT = (
@@ -114,7 +114,7 @@ class _NumberedBatches:
         raise ValueError('`train_dataloader` has no batch: it has fewer samples than `batch_size`')
 
 
-class _SeededSamples:
+class _SeededSamples(Dataset[Any]):
     """A data set that is seeded before each sample."""
 
     def __init__(self, dataset: Any, seed: int) -> None:

@@ -2,12 +2,12 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import Field, dataclass, field, fields, replace
 from typing import Any
 
 from typing_extensions import Self
 
-from mmqnet.checks import check_choice
+from mmqnet.checks import check_choice, is_list_of_numbers
 from mmqnet.version import __version__
 
 TASKS = ('detection', 'classification')
@@ -129,9 +129,36 @@ class FileMetadata:
         values: dict[str, Any] = {}
         for item in fields(cls):
             if item.name in strings:
-                text = strings[item.name]
-                value = text if item.type in (str, 'str') else json.loads(text)
-                values[item.name] = tuple(value) if isinstance(value, list) else value
+                values[item.name] = _parsed(item, strings[item.name], path)
         check_choice(values['task'], TASKS, 'task')
         check_choice(values['outputs'], OUTPUTS, 'outputs')
         return cls(**values)
+
+
+def _parsed(item: Field[Any], text: str, path: str) -> Any:
+    """Return the value of a string, of the type and length that its default or its name has."""
+    if item.type in (str, 'str'):
+        return text
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        value = None
+    value = tuple(value) if isinstance(value, list) else value
+    if not _is_right(item.name, value, item.default):
+        raise ValueError(f'`{item.name}` in the metadata of {path!r} is damaged: {text[:60]!r}')
+    return value
+
+
+def _is_right(name: str, value: Any, default: Any) -> bool:
+    if name == 'layers':
+        return isinstance(value, dict)
+    if name == 'classes':
+        return isinstance(value, tuple) and all(isinstance(v, str) for v in value)
+    if name == 'input_size':
+        is_pair = isinstance(value, tuple) and len(value) == 2
+        return is_pair and all(type(v) is int and v > 0 for v in value)
+    if isinstance(default, tuple):
+        return is_list_of_numbers(value) and len(value) == len(default)
+    if isinstance(default, bool):
+        return isinstance(value, bool)
+    return is_list_of_numbers([value])

@@ -4,7 +4,6 @@ from mmcv.cnn.bricks import wrappers
 from mmcv.cnn.bricks.conv2d_adaptive_padding import Conv2dAdaptivePadding
 from mmcv.cnn.bricks.conv_ws import ConvAWS2d, ConvWS2d
 from torch import nn
-from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from mmqnet.layers.attention import (
     QuantAttentionProjection,
@@ -48,7 +47,6 @@ QUANTIZED_LAYERS: dict[type[nn.Module], type[QuantizedLayer]] = {
     wrappers.ConvTranspose2d: QuantConvTranspose2d,
     nn.Linear: QuantLinear,
     wrappers.Linear: QuantLinear,
-    NonDynamicallyQuantizableLinear: QuantLinear,  # the output projection of an attention
     AttentionProjection: QuantAttentionProjection,
 }
 

@@ -26,7 +26,7 @@ class QuantMultiheadAttention(nn.MultiheadAttention):
     of its projections is quantized, it is the float attention.
     """
 
-    def forward(  # type: ignore[override]
+    def forward(
         self,
         query: Tensor,
         key: Tensor,
@@ -125,7 +125,9 @@ def expose_projections(attention: nn.Module) -> None:
         attention: One for which :func:`can_expose_projections` says yes.
     """
     attention.__class__ = QuantMultiheadAttention
+    assert isinstance(attention, QuantMultiheadAttention)
     out_proj: Any = attention._modules.pop('out_proj')
+    out_proj.__class__ = nn.Linear  # its subclass there differs by its name only
     for index, name in enumerate('qkv'):
         attention.add_module(f'{name}_proj', AttentionProjection(attention, index))
     attention.add_module('out_proj', out_proj)  # behind them, as it runs

@@ -61,18 +61,12 @@ class QuantConvTranspose2d(QuantizedLayer, nn.ConvTranspose2d):
 
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
         """Convolve ``input`` (N, C, H, W); ``output_size`` as for ``nn.ConvTranspose2d``."""
-        padding = self._output_padding(
-            input, output_size, self.stride, self.padding, self.kernel_size, 2, self.dilation
-        )  # type: ignore[arg-type]
+        geometry: Any = self.stride, self.padding, self.kernel_size, 2, self.dilation
+        more = self._output_padding(input, output_size, *geometry)
+        x, weight = self.quantized_input(input), self.quantized_weight()
+        stride, padding, *_, dilation = geometry
         return F.conv_transpose2d(
-            self.quantized_input(input),
-            self.quantized_weight(),
-            self.bias,
-            self.stride,
-            self.padding,  # type: ignore[arg-type]
-            padding,
-            self.groups,
-            self.dilation,
+            x, weight, self.bias, stride, padding, more, self.groups, dilation
         )
 
 

@@ -13,7 +13,14 @@ class AttentionProjection(nn.Module):
     Args:
         attention: The attention.
         index: 0 for the query, 1 for the key, 2 for the value.
+
+    Attributes:
+        attention (nn.MultiheadAttention): The attention, of which this is a part.
+        key (str): Name of the attention's parameter that holds the weights.
+        rows (slice): Their rows in it.
     """
+
+    attention: nn.MultiheadAttention
 
     def __init__(self, attention: nn.MultiheadAttention, index: int) -> None:
         super().__init__()

@@ -15,7 +15,7 @@ from typing import Any
 from mmengine.logging import print_log
 from mmengine.model import BaseTTAModel
 from mmengine.runner import CheckpointLoader
-from torch import nn
+from torch import Tensor, nn
 
 from mmqnet.models.packed_weights import check_file, unpack
 
@@ -81,6 +81,13 @@ def check_state(model: nn.Module, checkpoint: Any, path: str) -> None:
     _check_quantizers(own, state, path)
     wanted = _plain(own)
     named = [key for key in wanted if key in state]
+    for key in own.keys() & state.keys():
+        if isinstance(own[key], Tensor) and not isinstance(state[key], Tensor):
+            kind = type(state[key]).__name__
+            raise ValueError(f'`{key}` should be a tensor, but is of the type {kind} in {path!r}')
+        if isinstance(own[key], Tensor) and own[key].is_complex() != state[key].is_complex():
+            kind = state[key].dtype
+            raise ValueError(f'`{key}` should be of {own[key].dtype}, but is of {kind} in {path!r}')
     if any(_fits(own[key], state[key]) for key in named) or not wanted:
         return
     if named:

@@ -174,8 +174,9 @@ class Quantizer(nn.Module, abc.ABC):
         return self.staircase(x).quantize(x)
 
     def extra_repr(self) -> str:
-        """Return levels and shape of the scales, for ``print(model)``."""
-        return f'levels={len(self.config.levels)}, scale_shape={self.scale_shape}'
+        """Return number and range of levels, and shape of the scales, for ``print(model)``."""
+        low, *_, high = self.levels.tolist()
+        return f'levels={len(self.levels)}: {low:g}..{high:g}, scale_shape={self.scale_shape}'
 
     def _check_calibrated(self) -> None:
         if not self._calibrated:

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from mmqnet.checks import did_you_mean
@@ -59,7 +60,7 @@ def merge_override(common: Any, override: Any) -> Any:
         base = {key: value for key, value in base.items() if key in kept}
     elif 'levels' in override:
         for key in _method(method, 'type').config_class.depends_on_levels:
-            if not isinstance(base.get(key, ''), str):
+            if isinstance(base.get(key), Sequence) and not isinstance(base[key], str):
                 base.pop(key)
     return {**base, **override}
 
@@ -67,7 +68,8 @@ def merge_override(common: Any, override: Any) -> Any:
 def _method(name: Any, key: str) -> type[Quantizer]:
     found = name if isinstance(name, type) else None
     if isinstance(name, str):
-        found = QUANTIZERS.get(name)
+        with suppress(Exception):  # names with dots may make the registry import anything
+            found = QUANTIZERS.get(name)
     if found is None or not issubclass(found, Quantizer):
         known = sorted(QUANTIZERS.module_dict)
         raise ValueError(

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from typing_extensions import Self
 
-from mmqnet.checks import check_choice, check_keys
+from mmqnet.checks import check_choice, check_keys, did_you_mean
 from mmqnet.quantizers.level_sets import (
     integer_ranges,
     resolve_levels,
@@ -16,6 +16,7 @@ from mmqnet.quantizers.level_sets import (
 
 ROLES = ('weight', 'activation')
 DEFAULT_TYPE = 'QuantizationNetwork'
+_SIGNED_NAMES = ('auto', 'symmetric')
 Method = str | type  # the name of a registered class, or a class
 
 
@@ -152,11 +153,18 @@ class QuantizerConfig:
         signed = self.signed_levels
         if self.levels[0] < 0:
             return self.levels  # already made for signed inputs
-        if signed in ('auto', 'symmetric'):
+        if isinstance(signed, str) and signed in _SIGNED_NAMES:
             self.automatic_signed_sets()
             return signed
         if signed is None:
             return None
+        hint = did_you_mean(signed, _SIGNED_NAMES) if isinstance(signed, str) else ''
+        if hint:
+            names = ', '.join(map(repr, _SIGNED_NAMES))
+            raise ValueError(
+                f'`{self.name("signed_levels")}` should be {names}, a set of levels or None, but '
+                f'got {signed!r}.{hint}'
+            )
         levels = resolve_levels(signed, self.name('signed_levels'))
         if len(levels) != len(self.levels):
             raise ValueError(

@@ -153,15 +153,18 @@ class Allocator:
         costs = budget.costs([(option.layer, option.choice) for option in self._options])
         return costs / budget.scale(self._layers)
 
-    def _solve(self, objective: Sequence[float], budgets: Sequence[Budget]) -> Allocation | None:
+    def _solve(
+        self, objective: Sequence[float] | np.ndarray, budgets: Sequence[Budget]
+    ) -> Allocation | None:
         """Return the allocation of the least objective, or None if the budgets cannot be met."""
         weights = np.asarray(objective, dtype=float)
         limits = [
             LinearConstraint(self._costs(budget)[None] * (_ONE / budget.most), ub=_ONE)
             for budget in budgets
         ]
+        largest = float(np.abs(weights).max()) or 1.0
         result = milp(
-            weights * (_ONE / max(float(np.abs(weights).max()), np.finfo(float).tiny)),
+            weights * (_ONE / largest),
             integrality=np.ones(len(weights)),
             bounds=Bounds(0, 1),
             constraints=[*self._structure, *limits],

@@ -8,7 +8,8 @@ each choice of bits costs an inner product: the number of passes does not grow w
 """
 
 import functools
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -35,28 +36,32 @@ def estimate_errors(
         dict: ``(g e)^2 / 2``, with the inner product over all calls of the quantizer.
 
     Raises:
-        ValueError: If the loss does not depend on a quantizer, or a gradient is not finite.
+        ValueError: If a loss or a gradient is not finite.
     """
-    products: Errors = {name: {} for name in alternatives}
+    products: Errors = {name: dict.fromkeys(of, 0.0) for name, of in alternatives.items()}
     with ExitStack() as stack:
         for name, others in alternatives.items():
             record = functools.partial(_add_products, products[name], others)
             stack.enter_context(_probed(model.get_submodule(name), record))
         loss().backward()
     model.zero_grad(set_to_none=True)
-    return {
-        name: {bits: product**2 / 2 for bits, product in of_bits.items()}
-        for name, of_bits in products.items()
-    }
+    for name, of_bits in products.items():
+        if not all(map(math.isfinite, of_bits.values())):
+            raise ValueError(
+                f'the gradient at `{name}` should be finite, but is not: check the float '
+                'checkpoint and the data'
+            )
+        products[name] = {bits: product**2 / 2 for bits, product in of_bits.items()}
+    return products
 
 
 @torch.no_grad()
 def _add_products(
-    products: dict[int, float], others: dict[int, nn.Module], x: Tensor, gradient: Tensor
+    products: dict[int, float], others: Mapping[int, nn.Module], x: Tensor, gradient: Tensor
 ) -> None:
     for bits, other in others.items():
         product = float(((other(x) - x) * gradient).sum(dtype=torch.float64))
-        products[bits] = products.get(bits, 0.0) + product
+        products[bits] += product
 
 
 @contextmanager

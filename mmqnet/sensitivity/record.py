@@ -88,10 +88,10 @@ class Sensitivities:
         pairs: dict[str, list[tuple[float, float]]] = {'all': []}
         for role in ROLES:
             for name, bits in ((n, b) for n in self.quantizers(role) for b in self.errors[n]):
-                both = self.errors[name][bits], other.errors.get(name, {}).get(bits)
-                if both[0] is not None and both[1] is not None:
-                    pairs['all'].append(both)
-                    pairs.setdefault(f'{role[0]}{bits}', []).append(both)
+                own, others = self.errors[name][bits], other.errors.get(name, {}).get(bits)
+                if own is not None and others is not None:
+                    pairs['all'].append((own, others))
+                    pairs.setdefault(f'{role[0]}{bits}', []).append((own, others))
         if len(pairs['all']) < 3:
             raise ValueError('the files should be of one model and have choices in common')
         return {key: float(spearmanr(values).statistic) for key, values in sorted(pairs.items())}

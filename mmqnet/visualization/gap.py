@@ -92,11 +92,15 @@ def read_gap(path: str | Path, metric: str | None = None) -> GapCurve:
 def draw_gap(curve: GapCurve) -> Figure:
     """Draw the metric with soft and hard functions, T on a second axis, the difference below.
 
+    One validation makes no curve: then the two values stand beside each other, as bars.
+
     Example:
         >>> curve = GapCurve('top1', 'epoch', (1, 2), (60.0, 62.0), (50.0, 61.0), {})
         >>> [axes.get_ylabel() for axes in draw_gap(curve).axes]
         ['top1', 'soft minus hard']
     """
+    if len(curve.steps) == 1:
+        return _draw_bars(curve)
     figure = new_figure(4.6)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(2.4, 1))
     steps = curve.steps
@@ -118,6 +122,21 @@ def draw_gap(curve: GapCurve) -> Figure:
         tidy(axes, grid='y')
     last = f'last: soft {curve.soft[-1]:.4g}, hard {curve.hard[-1]:.4g}, gap {gaps[-1]:.2g}'
     set_title(figure, 'Soft and hard quantization functions, evaluated during training', last)
+    return figure
+
+
+def _draw_bars(curve: GapCurve) -> Figure:
+    figure = new_figure(2.4)
+    axes = figure.subplots()
+    (soft,), (hard,) = curve.soft, curve.hard
+    bars = axes.barh(['hard', 'soft'], [hard, soft], color=[BLUE, ORANGE], height=0.6)
+    axes.bar_label(bars, fmt='%.4g', padding=4)
+    axes.set_xlabel(curve.metric)
+    axes.margins(x=0.12)
+    tidy(axes, grid='x')
+    about = [f'{curve.unit} {curve.steps[0]}', f'gap {soft - hard:.2g}']
+    about += [f'T of {name} {value:g}' for name, (value,) in curve.temperatures.items()]
+    set_title(figure, 'Soft and hard quantization functions, one validation', ', '.join(about))
     return figure
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -18,6 +19,15 @@ def draw_sensitivities(record: Sensitivities) -> Figure:
 
     Args:
         record: What has been measured.
+
+    Example:
+        >>> from mmqnet.sensitivity import Layer, Sensitivities, parse_choices
+        >>> layer = Layer('fc', 8, 8, 4, 4, 'fc.weight_quantizer', 'fc.input_quantizer')
+        >>> settings = dict(method='direct', measure='loss', num_samples=8)
+        >>> errors = {'fc.weight_quantizer': {4: 0.1}, 'fc.input_quantizer': {8: 0.01}}
+        >>> record = Sensitivities(settings, parse_choices(['w4-a8']), [layer], errors)
+        >>> [axes.get_ylabel() for axes in draw_sensitivities(record).axes]
+        ['loss by the weights of', 'loss by the input of']
     """
     roles = [role for role in ROLES if record.bits_of(role)]
     figure = new_figure(height=4.2 * len(roles))
@@ -43,6 +53,12 @@ def draw_frontier(
         uniform: The same of those that give all layers one choice, by its name.
         chosen: Of the allocation that was asked for.
         unit: Of the costs.
+
+    Example:
+        >>> frontier, uniform = [(2, 0.3), (4, 0.1)], {'w4-a4': (4, 0.2)}
+        >>> figure = draw_frontier(frontier, uniform, (4, 0.1), 'bits of a weight on average')
+        >>> figure.axes[0].get_xlabel()
+        'bits of a weight on average'
     """
     figure = new_figure(height=4.4)
     axes = figure.subplots()
@@ -54,9 +70,7 @@ def draw_frontier(
         axes.annotate(f'  {name}', point, color=INK, size=9, va='center')
         label = '_'  # once in the legend
     axes.plot(*chosen, color=RED, marker='*', markersize=14, linestyle='', label='this one')
-    axes.set_xscale('log')
     _scale_errors(axes)
-    axes.xaxis.set_major_formatter('{x:g}')
     axes.set(xlabel=unit, ylabel='sum of the losses of all layers')
     axes.legend(frameon=False, fontsize=9)
     tidy(axes, grid='both')
@@ -68,16 +82,17 @@ def _finish(axes: Axes, role: str, names: Sequence[str]) -> None:
     _scale_errors(axes)
     axes.set_xticks(range(len(names)), names, rotation=90)
     axes.set_ylabel(f'loss by the {"weights" if role == "weight" else "input"} of')
-    axes.legend(frameon=False, fontsize=9, ncols=6, loc='lower left', bbox_to_anchor=(0, 1))
+    axes.legend(frameon=False, fontsize=9, ncols=6, loc='lower right', bbox_to_anchor=(1, 1))
     tidy(axes, grid='both')
     axes.tick_params(axis='x', labelsize=max(3, min(8, 320 / max(len(names), 1))))
 
 
 def _scale_errors(axes: Axes) -> None:
     """Set a logarithmic scale; measured directly, small losses may be negative by chance."""
-    values = [float(value) for line in axes.lines for value in line.get_ydata()]
-    positive = [value for value in values if value > 0]
-    if positive and min(values) <= 0:
-        axes.set_yscale('symlog', linthresh=max(positive) / 100)
-    elif positive:
-        axes.set_yscale('log')
+    values = np.concatenate([np.asarray(line.get_ydata(), float) for line in axes.lines])
+    values = values[np.isfinite(values)]
+    if len(values) and values.max() > 0:
+        if values.min() > 0:
+            axes.set_yscale('log')
+        else:
+            axes.set_yscale('symlog', linthresh=values.max() / 100)

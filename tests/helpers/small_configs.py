@@ -10,6 +10,8 @@ from typing import Any
 
 from mmdet.datasets import CocoDataset
 from mmengine.config import Config, ConfigDict
+from mmengine.registry import MODELS, DefaultScope
+from mmengine.runner import save_checkpoint
 from synthetic_data import write_coco, write_imagenet, write_voc
 
 from mmqnet.command_line import load_config
@@ -65,6 +67,19 @@ def shrink(config: Config) -> Config:
     config.update(load_from=None, log_level='ERROR', randomness=dict(seed=0))
     _shrink_model(config.model)
     return config
+
+
+def write_teacher(config: Config) -> None:
+    """Save random weights of the float model where a shrunk config's distillation reads them."""
+    hook = config.default_hooks.get('distillation')
+    if hook is None:
+        return
+    settings = copy.deepcopy(config.model)
+    del settings['quantization']
+    settings['type'] = settings.pop('architecture')
+    with DefaultScope.overwrite_default_scope(config.default_scope):
+        teacher = MODELS.build(settings)
+    save_checkpoint(dict(state_dict=teacher.state_dict()), hook.teacher)
 
 
 def _dicts(value: Any) -> Iterator[ConfigDict]:

@@ -75,7 +75,8 @@ class TestClasses:
         text = (
             "default_scope = 'mmdet'\n"
             "train_dataloader = dict(dataset=dict(type='VOCDataset', metainfo=dict(classes={}),\n"
-            f"    data_root={str(tmp_path / 'VOC')!r}, data_prefix=dict(sub_data_root='VOC2007/'),\n"
+            f'    data_root={str(tmp_path / "VOC")!r},\n'
+            "    data_prefix=dict(sub_data_root='VOC2007/'),\n"
             "    ann_file='VOC2007/ImageSets/Main/trainval.txt'))\n"
         )
         path.write_text(text.format("('RBC', 'WBC', 'none of these')"))
@@ -132,6 +133,14 @@ class TestHooks:
         self.check(default_hooks=dict(calibration=CALIBRATION), custom_hooks=[])
         self.check(custom_hooks=[dict(CALIBRATION), dict(type='EMAHook')])
         check_hooks(Config(dict(model=dict(type='RetinaNet'))))
+
+    @pytest.mark.parametrize('place', ['default_hooks', 'custom_hooks'])
+    def test_teacher_that_does_not_exist(self, place):
+        hooks = dict(default_hooks=dict(calibration=CALIBRATION), custom_hooks=[])
+        teacher = dict(type='mmqnet.DistillationHook', teacher='no/where.pth')
+        hooks[place] = [teacher] if place == 'custom_hooks' else dict(distillation=teacher)
+        with pytest.raises(FileNotFoundError, match=r"^the teacher 'no/where.pth' does not exist$"):
+            self.check(**hooks)
 
     def test_without_calibration(self):
         message = r'`model` is quantized, but no hook calibrates it: add `default_hooks = dict\('

@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from families import DETECTORS, small_config
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from mmengine.runner import save_checkpoint
@@ -147,7 +148,7 @@ def learn(model, scope='mmdet'):
         from mmengine.structures import InstanceData
 
         truth = InstanceData(bboxes=torch.tensor([[8.0, 8, 40, 40]]), labels=torch.tensor([1]))
-        size = dict(img_shape=(64, 64), pad_shape=(64, 64))
+        size = dict(img_shape=(64, 64), pad_shape=(64, 64), batch_input_shape=(64, 64))
         samples = [DetDataSample(metainfo=size, gt_instances=truth) for _ in pictures]
     else:
         from mmpretrain.structures import DataSample
@@ -206,6 +207,24 @@ class TestDistiller:
         assert both['loss_features'] == pytest.approx(2 * features['loss_features'], rel=1e-4)
         assert both['loss_outputs'] == pytest.approx(outputs['loss_outputs'], rel=1e-4)
 
+    @pytest.mark.parametrize(
+        ('name', 'settings', 'learned'),
+        [
+            ('Faster R-CNN', {}, {'loss_features', 'loss_outputs'}),  # of the first stage
+            ('DETR', dict(output_weight=0), {'loss_features'}),
+        ],
+    )
+    def test_other_kinds_of_detectors(self, name, settings, learned):
+        family = next(family for family in DETECTORS if family.name == name)
+        student = build(small_config(family).model)
+        teacher = copy.deepcopy(student)
+        teacher.eval()
+        Distiller(student, teacher, DistillationConfig(**settings)).attach()
+        student.train()
+        losses = of_distillation(learn(student))
+        assert losses.keys() == learned
+        assert all(abs(loss) < 1e-5 for loss in losses.values())
+
     def test_named_features_of_several_calls(self, fcos):
         student, teacher = copy.deepcopy(fcos), copy.deepcopy(fcos)
         teacher.eval()
@@ -226,6 +245,13 @@ class TestDistiller:
     def test_wrong_feature(self, fcos, settings, message):
         with pytest.raises(ValueError, match=message):
             Distiller(fcos, fcos, DistillationConfig(**settings))
+
+    def test_quantizer_is_no_feature(self, fcos):
+        name = 'neck.lateral_convs.0.conv.weight_quantizer'
+        student = build(quantized(FCOS))
+        assert student.get_submodule(name) is not None
+        with pytest.raises(ValueError, match=r"Did you mean 'neck\.lateral_convs\.0\.conv'"):
+            Distiller(student, fcos, DistillationConfig([name]))
 
     def test_model_without_features(self):
         with pytest.raises(ValueError, match='Conv2d has no `extract_feat`'):

@@ -5,6 +5,7 @@ The data set is repeated twice, so that a runner's epoch of 6 iterations is two 
 
 import copy
 import json
+import logging
 import random
 import re
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ from mmqnet.engine.hooks import (
     SoftHardGapHook,
     TemperatureHook,
 )
+from mmqnet.engine.partial_validation import PartialValidation
 from mmqnet.layers import activation_quantizers, parameter_roles, weight_quantizers
 from mmqnet.quantizers import Mode, Quantizer, Staircase, quantizers_of
 
@@ -423,9 +425,8 @@ class TestGap:
             x for x in scalars(Run(runner, None, tmp_path / 'run')) if 'gap/coco/bbox_mAP' in x
         )
         assert line['gap/hard/coco/bbox_mAP'] == metrics['coco/bbox_mAP']
-        part = SoftHardGapHook(num_samples=2)
-        part.before_train(runner)
-        assert [d.img_id for b in part._get_loader(runner) for d in b['data_samples']] == [0, 1]
+        part = PartialValidation(runner, num_samples=2)
+        assert [d.img_id for b in part._loader for d in b['data_samples']] == [0, 1]
 
     def test_metrics_of_each_data_set_are_refused_at_the_start(self, configs, tmp_path):
         metric = Config.fromfile(configs / 'quantized.py').val_evaluator
@@ -469,6 +470,76 @@ class FreshWeights(Hook):
                 runner.model.backbone.layer4[0].conv1.weight,
             )
         )
+
+
+class Log(Hook):
+    """Keeps the lines of the log, from the first hook of a training to the last."""
+
+    def __init__(self):
+        self.handler = logging.Handler(logging.INFO)
+        self.lines = []
+        self.handler.emit = lambda record: self.lines.append(record.getMessage())
+
+    def before_run(self, runner):
+        runner.logger.addHandler(self.handler)
+
+    def after_run(self, runner):
+        runner.logger.removeHandler(self.handler)
+
+
+@pytest.fixture(scope='module')
+def short(configs, float_checkpoint, tmp_path_factory):
+    """A training of one epoch by a schedule of epochs, whose gap is wide by decree."""
+    log = Log()
+    folder = tmp_path_factory.mktemp('short') / 'run'
+    run = train(
+        configs, folder, log, load_from=float_checkpoint, train_cfg__max_epochs=1,
+        train_cfg__val_interval=1, default_hooks__phases=None,
+        default_hooks__scales=dict(type='mmqnet.ScaleLogHook'),
+        default_hooks__gap=dict(type=WideGap, num_samples=2),
+    )  # fmt: skip
+    return run, log.lines
+
+
+class WideGap(SoftHardGapHook):
+    """Evaluates as its parent does, and makes the hard functions worse."""
+
+    def _evaluate(self, runner, model):
+        is_soft = any(quantizer.evaluate_soft for quantizer in quantizers_of(model).values())
+        super()._evaluate(runner, model)
+        return {'coco/bbox_mAP': 0.5 if is_soft else 0.3}
+
+
+class TestShortTraining:
+    def test_scales_of_the_first_and_the_last_iteration(self, short):
+        lines = [
+            line for line in scalars(short[0]) if any(key.startswith('alpha/') for key in line)
+        ]
+        assert [line['step'] for line in lines] == [1, 6]
+
+    def test_tables_of_the_gap_say_whose_they_are(self, short):
+        expected = [f'Soft/hard gap: the {kind} functions on the first 2 images'
+                    for kind in ('hard', 'soft')]  # fmt: skip
+        assert [line for line in short[1] if line.startswith('Soft/hard gap')] == expected
+
+    def test_far_from_the_staircase(self, short):
+        temperature, gap = (line for line in short[1] if 'far from the staircase' in line)
+        assert re.match(
+            r'The training ends at T = 20, .*soft and hard weights differ by \d%', temperature
+        )
+        assert 'coco/bbox_mAP is 0.3 with hard functions, with which the' in gap
+        assert 'and 0.5 with soft ones' in gap
+
+    def test_near_the_staircase(self, configs, float_checkpoint, tmp_path):
+        log = Log()
+        train(
+            configs, tmp_path / 'run', log, load_from=float_checkpoint, train_cfg__max_epochs=1,
+            default_hooks__phases=None, default_hooks__gap=None,
+            default_hooks__temperature=dict(
+                _delete_=True, type='mmqnet.TemperatureHook', by='progress',
+                weight=dict(start=10, end=200)),
+        )  # fmt: skip
+        assert not [line for line in log.lines if 'far from the staircase' in line]
 
 
 class TestEMA:

@@ -163,7 +163,9 @@ class TestSession:
         for backend, name in zip(BACKENDS, ('ONNX Runtime', 'OpenVINO'), strict=True):
             with pytest.raises(ValueError, match=f'^{name} cannot run .*{text.name}.*: [^\n]+$'):
                 open_session(str(text), backend)
-        with pytest.raises(ValueError, match="`backend` should be 'onnxruntime' or 'openvino'"):
+        with pytest.raises(
+            ValueError, match=r"`backend` should be .*'openvino', 'litert' or 'exec"
+        ):
             open_session(export('SSD').path, 'tensorrt')
 
     @pytest.mark.parametrize('backend', BACKENDS)

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import re
+import sys
 from pathlib import Path
 
 import onnx
@@ -92,6 +93,22 @@ def test_stages_table_and_json(export, files):
     assert [axis.dim_value for axis in shape] == [0, 3, 32, 48]
 
 
+@pytest.mark.parametrize(('name', 'package'), [('litert', 'litert_torch'), ('executorch',) * 2])
+def test_missing_package_names_its_extra(export, files, monkeypatch, name, package):
+    monkeypatch.setitem(sys.modules, package, None)
+    hint = rf'`{package}.*pip install mmqnet\[{name}\], or `make setup-litert` in a checkout$'
+    with pytest.raises(ImportError, match=hint):
+        export('quantized.py', 'quantized.pth', '--format', name, '--out', 'd.bin')
+    assert not list(files.glob('*d.bin*'))
+
+
+@pytest.mark.parametrize('name', ['litert', 'executorch'])
+def test_detectors_need_raw(export, root, name):
+    config = str(root / 'configs/demo/ssd_r18_digits.py')
+    with pytest.raises(ValueError, match=f'--format {name} has no NMS: add --raw'):
+        export(config, 'float.pth', '--format', name, '--out', 'e.bin')
+
+
 def test_float_model_of_another_shape(export, files):
     printed = export('float.py', 'float.pth', '--out', 'b.onnx', '--shape', '64', '32', '--raw')
     assert 'of 21 layers 0 run in integers' in printed
@@ -106,6 +123,11 @@ def test_float_model_of_another_shape(export, files):
         (('quantized.py', 'float.pth'), ValueError, "'float.pth' does not hold `backbone"),
         (('quantized.py', 'nowhere.pth'), FileNotFoundError, "'nowhere.pth' does not exist"),
         (('nowhere.py', 'float.pth'), FileNotFoundError, "'nowhere.py' does not exist"),
+        (
+            ('quantized.py', 'quantized.pth', '--format', 'litert', '--thresholds', 'grid'),
+            ValueError,
+            '--thresholds has no effect with --format litert: leave it out',
+        ),
     ],
 )
 def test_refusals_leave_no_file(export, files, args, error, message):

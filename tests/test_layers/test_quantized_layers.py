@@ -12,15 +12,18 @@ from mmcv.cnn.bricks.conv2d_adaptive_padding import Conv2dAdaptivePadding
 from mmcv.cnn.bricks.conv_ws import ConvAWS2d, ConvWS2d
 from mmengine.model import BaseModule
 from torch import nn
+from torch.nn.modules.conv import _ConvNd
 from toy_models import activation_config, build, calibrated, weight_config
 
 from mmqnet.layers import (
     QUANTIZED_LAYERS,
+    AttentionProjection,
     QuantConv2d,
     QuantLinear,
     activation_quantizers,
     frozen_parameters,
     parameter_roles,
+    weight_parameter,
     weight_quantizers,
 )
 from mmqnet.quantizers import Mode, quantizers_of
@@ -31,8 +34,11 @@ ARGUMENTS = {
     Conv2dAdaptivePadding: (4, 6, 3, 2),
     ConvWS2d: (4, 6, 3, 1, 1),
     ConvAWS2d: (4, 6, 3, 1, 1),
+    nn.ConvTranspose2d: (4, 6, 3, 2, 1, 1, 2),
+    wrappers.ConvTranspose2d: (4, 6, (3, 1), (1, 2), (1, 0)),
     nn.Linear: (7, 5),
     wrappers.Linear: (7, 5),
+    AttentionProjection: (nn.MultiheadAttention(7, 1), 1),
 }
 
 
@@ -41,7 +47,7 @@ def float_layer(kind):
 
 
 def inputs(kind):
-    return torch.randn(2, 4, 9, 7) if issubclass(kind, nn.Conv2d) else torch.randn(2, 3, 7)
+    return torch.randn(2, 4, 9, 7) if issubclass(kind, _ConvNd) else torch.randn(2, 3, 7)
 
 
 def set_modes(model, mode):
@@ -85,8 +91,8 @@ class TestEveryLayer:
 
     def test_parameters_are_the_very_same(self, kind):
         layer, quantized = self.converted(kind)
-        assert quantized.weight is layer.weight
-        assert quantized.bias is layer.bias
+        assert weight_parameter(quantized) is weight_parameter(layer)
+        assert all(p is q for p, q in zip(layer.parameters(), quantized.parameters(), strict=False))
         assert not quantizers_of(layer)
         assert set(layer.state_dict()) < set(quantized.state_dict())
 
@@ -103,6 +109,9 @@ class TestEveryLayer:
             elif isinstance(layer, nn.Conv2d):
                 geometry = layer.stride, layer.padding, layer.dilation, layer.groups
                 expected = F.conv2d(codes, weight, layer.bias, *geometry)
+            elif isinstance(layer, nn.ConvTranspose2d):
+                geometry = layer.stride, layer.padding, layer.output_padding, layer.groups
+                expected = F.conv_transpose2d(codes, weight, layer.bias, *geometry)
             else:
                 expected = F.linear(codes, weight, layer.bias)
         assert len(weight.unique()) <= 7
@@ -148,9 +157,10 @@ class TestEveryLayer:
         x = inputs(kind)
         calibrated(quantized, x)
         quantizer = quantized.weight_quantizer
-        assert quantizer.alpha.numel() == layer.weight.shape[0]
+        axis = quantized.channel_axis
+        assert quantizer.alpha.numel() == quantizer.alpha.shape[axis] == layer.weight.shape[axis]
         assert quantizer.alpha.dim() == layer.weight.dim()
-        largest = quantized.effective_weight().abs().flatten(1).amax(1)
+        largest = quantized.effective_weight().abs().movedim(axis, 0).flatten(1).amax(1)
         torch.testing.assert_close(quantizer.beta.flatten(), 1.25 * 7 / largest)
 
 

@@ -37,7 +37,7 @@ def test_matches(name, pattern, expected):
 LAYERS = {
     'backbone.layer1.0.conv1': '',
     'backbone.layer2.0.conv1': '',
-    'backbone.up': 'class ConvTranspose2d is not supported',
+    'backbone.up': 'class ConvTranspose3d is not supported',
     'bbox_head.fc_cls': '',
 }
 
@@ -57,7 +57,7 @@ def test_patterns_without_a_layer_name_near_misses(pattern, hint):
 
 def test_patterns_of_unsupported_layers_alone_say_why():
     check_patterns(['backbone'], LAYERS, 'quantization.include')
-    with pytest.raises(ValueError, match=r"'\*\.up' .*only `backbone\.up`: class ConvTranspose2d"):
+    with pytest.raises(ValueError, match=r"'\*\.up' .*only `backbone\.up`: class ConvTranspose3d"):
         check_patterns(['*.up'], LAYERS, 'quantization.include')
 
 
@@ -108,7 +108,7 @@ class Net(nn.Module):
         self.a = nn.Conv2d(3, 4, 1)
         self.norm = nn.LayerNorm([4, 2, 2])
         self.b = nn.Conv2d(4, 4, 1)
-        self.up = nn.ConvTranspose2d(4, 4, 2)
+        self.up = nn.ConvTranspose3d(4, 4, 2)
         self.attention = nn.MultiheadAttention(4, 2)
         self.embedding = nn.Embedding(3, 4)
         self.c = nn.Linear(4, 2)
@@ -122,8 +122,10 @@ def test_the_report_of_a_conversion():
     assert reasons['a'] == 'first layer'
     assert reasons['b'] == ''
     assert reasons['c'] == 'last layer'
-    assert reasons['up'] == 'class ConvTranspose2d is not supported'
-    assert reasons['attention'] == 'class MultiheadAttention is not supported'
+    assert reasons['up'] == 'class ConvTranspose3d is not supported'
+    products = 'multiplies activations (@, scaled_dot_product_attention), not quantized'
+    assert reasons['attention'] == products
+    assert not any(reasons[f'attention.{name}_proj'] for name in ('q', 'k', 'v', 'out'))
     assert 'embedding' not in reasons
     b = next(layer for layer in report.layers if layer.name == 'b')
     assert (b.num_weights, b.weight_bits, b.weight, b.activation) == (16, 3, '7: -4..4', 'float')

@@ -49,6 +49,14 @@ def test_overrides_with_other_levels_bring_their_own_thresholds_and_signed_level
     assert activation.signed_levels == 'auto'
 
 
+def test_an_override_with_other_levels_leaves_signed_inputs_in_float_as_the_common_one_does():
+    config = QuantizationConfig(
+        activation=dict(levels='uint2', signed_levels=None),
+        overrides={'a': dict(activation=dict(levels='uint4'))},
+    )
+    assert config.for_layer('a').activation.signed_levels is None
+
+
 def test_positions_change_what_they_name():
     config = parse(
         weight=dict(levels='pm4', granularity='channel'),

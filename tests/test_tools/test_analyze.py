@@ -13,6 +13,7 @@ from synthetic_data import write_imagenet
 from toy_models import build, calibrated, classifier, quantized
 
 from mmqnet.quantizers import quantizers_of
+from mmqnet.sensitivity import Choice, Sensitivities
 
 pytest.importorskip('mmpretrain')
 TOOL = Path(__file__).parents[2] / 'tools' / 'analyze.py'
@@ -176,6 +177,25 @@ def test_report_is_one_page_that_needs_no_other_file(analyze, files, tmp_path):
         ElementTree.fromstring(picture)
     assert not re.findall(r'(?:src|href)="(?!data:)', page)
     assert 'http' not in page.replace('http-equiv', '')
+
+
+def test_report_has_a_column_of_what_was_measured(analyze, tmp_path):
+    errors = {
+        f'{LAYER}.weight_quantizer': {3: 0.125, 4: 0.5},
+        f'{LAYER}.input_quantizer': {2: None},
+    }
+    settings = dict(method='direct', measure='loss', num_samples=1)
+    path = tmp_path / 'sensitivity.json'
+    Sensitivities(settings, [Choice(3, 2)], [], errors).save(path)
+    out = tmp_path / 'report.html'
+    analyze(
+        *('report', 'quantized.py', 'quantized.pth', '--sensitivity', str(path)),
+        *('--out', str(out)),
+    )
+    page = out.read_text()
+    assert page.count('<th>sensitivity</th>') == 1
+    assert page.count('<td>0.12</td></tr>') == 1
+    assert page.count('<td></td></tr>') == page.count('<tr><td><code>') - 1
 
 
 def test_report_without_data_and_log_says_so(analyze, tmp_path):

@@ -2,9 +2,12 @@
 
 import importlib.util
 import json
+import multiprocessing
+import os
 import re
 import subprocess
 import sys
+import time
 from importlib import metadata
 from pathlib import Path
 
@@ -13,6 +16,8 @@ import torch
 from mmengine.config import Config
 from mmengine.runner import save_checkpoint
 from toy_models import build, calibrated
+
+from mmqnet.command_line.threads import free_cores
 
 TOOLS = Path(__file__).parents[2] / 'tools' / 'benchmarks'
 PARTS = ('operator', 'train', 'evaluate', 'distill', 'memory', 'kmeans', 'calibrate', 'deploy')
@@ -184,3 +189,17 @@ def test_table_shows_targets(tools):
     assert lines[1] == 'one    1.04 (<= 1.05)'
     assert lines[2] == 'two    1.06 (<= 1.05 missed)'
     assert lines[3].endswith('60 (>= 50)')
+
+
+def test_threads_beside_busy_loops(monkeypatch):
+    """One step with one thread, and cores that are not free while loops run."""
+    monkeypatch.syspath_prepend(str(TOOLS))
+    import threads
+
+    count, seconds = threads.measure('one', steps=1)
+    assert count == torch.get_num_threads()
+    assert seconds > 0
+    with threads.busy_loops(2 * os.cpu_count()):
+        time.sleep(0.2)  # until they run
+        assert free_cores() == 1
+    assert not multiprocessing.active_children()

@@ -61,11 +61,23 @@ def test_curve_with_temperatures(tmp_path):
 
 
 def test_iterations_and_no_temperature(tmp_path):
-    log = write(tmp_path / 'scalars.json', dict(loss=1.0, iter=500, step=500), gap(500, 0.5, 0.4))
-    curve = read_gap(log)
+    records = [dict(loss=1.0, iter=500, step=500), gap(500, 0.5, 0.4), gap(900, 0.5, 0.5)]
+    curve = read_gap(write(tmp_path / 'scalars.json', *records))
     assert curve.unit == 'iteration'
     assert curve.temperatures == {}
     assert len(draw_gap(curve).axes) == 2
+
+
+def test_one_validation_is_two_bars(tmp_path):
+    """A curve of one point would be a dot in the middle of an axis of its own."""
+    log = write(tmp_path / 'scalars.json', train(1, 50, 10), gap(1, 0.5, 0.4))
+    figure = draw_gap(read_gap(log))
+    (axes,) = figure.axes
+    assert [bar.get_width() for bar in axes.patches] == [0.4, 0.5]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ['hard', 'soft']
+    assert [text.get_text() for text in axes.texts] == ['0.4', '0.5']
+    titles = ' '.join(text.get_text() for text in figure.findobj() if hasattr(text, 'get_text'))
+    assert 'epoch 1, gap 0.1, T of weight 10' in titles
 
 
 def test_resumed_run_goes_on_where_the_first_stopped(tmp_path):

@@ -1,5 +1,6 @@
 """Damaged exported files, other files, and odd pictures, for what executes them."""
 
+import importlib
 import random
 import shutil
 from collections.abc import Callable
@@ -28,7 +29,10 @@ _PIPELINE = [
 _MODEL = dict(
     type='mmqnet.QuantizedModel',
     architecture='ImageClassifier',
-    quantization=dict(weight=dict(levels='pm4'), activation=dict(levels='uint8')),
+    quantization=dict(  # what both runtimes compute
+        weight=dict(levels='int4', thresholds='uniform', scale_init='mse'),
+        activation=dict(levels='uint4', thresholds='uniform', scale_init='mse'),
+    ),
     data_preprocessor=dict(num_classes=3, mean=[127.0] * 3, std=[60.0] * 3),
     backbone=dict(
         type='ResNet', depth=18, base_channels=4, stem_channels=4, num_stages=2, strides=(1, 2),
@@ -45,6 +49,8 @@ _SHAPES = ((0, 0, 3), (1, 1, 3), (40, 50, 3), (40, 50), (40, 50, 4), (3, 40, 50)
 
 def prepare(folder: Path) -> Callable[[random.Random], Callable[[Path], None]]:
     """Export a classifier; return what makes a case of it."""
+    for name in ('mmpretrain.structures', 'onnxruntime', 'openvino'):
+        importlib.import_module(name)  # once, not in each case
     dataset = dict(type='CustomDataset', metainfo=dict(classes=['a', 'b', 'c']), pipeline=_PIPELINE)
     config = Config(
         dict(model=_MODEL, default_scope='mmpretrain', test_dataloader=dict(dataset=dataset))

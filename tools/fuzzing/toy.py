@@ -6,9 +6,10 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.model import BaseModel
-from mmengine.registry import MODELS
+from mmengine.registry import DATASETS, MODELS
 from mmengine.runner import Runner
 from torch import nn
+from torch.utils.data import Dataset
 
 from mmqnet.command_line import build_runner
 
@@ -49,16 +50,31 @@ def pictures(count: int = 4) -> torch.Tensor:
     return torch.rand(count, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
 
 
+@DATASETS.register_module()
+class FuzzedPictures(Dataset[Any]):
+    """The random pictures; in a config their numbers would be written out with each checkpoint."""
+
+    def __init__(self) -> None:
+        self._pictures = pictures()
+
+    def __len__(self) -> int:
+        return len(self._pictures)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        if index >= len(self):
+            raise IndexError(index)
+        return dict(inputs=self._pictures[index], data_samples=0)
+
+
 def make_runner(folder: Path, epochs: int, hooks: dict[str, Any]) -> Runner:
     """Return a runner whose epochs have two iterations."""
-    samples = [dict(inputs=picture, data_samples=0) for picture in pictures()]
     return build_runner(
         Config(
             dict(
                 model=model_config(),
                 work_dir=str(folder),
                 train_dataloader=dict(
-                    dataset=samples,
+                    dataset=dict(type='FuzzedPictures'),
                     sampler=dict(type='DefaultSampler', shuffle=True),
                     batch_size=2,
                     collate_fn=dict(type='pseudo_collate'),

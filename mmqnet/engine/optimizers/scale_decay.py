@@ -66,10 +66,10 @@ def check_optimizer_state(optim_wrapper: Any, checkpoint: Mapping[str, Any], pat
     Raises:
         ValueError: If the state of an optimizer in it does not fit.
     """
-    saved = checkpoint.get('optimizer', {})
+    saved = _checked_state(checkpoint, path)
     names = optim_wrapper.keys() if isinstance(optim_wrapper, OptimWrapperDict) else ['']
     for name, wrapper in zip(names, wrappers_of(optim_wrapper), strict=False):
-        state = saved.get(name, {}) if name else saved
+        state = saved.get(name) or {} if name else saved
         found, own = len(state.get('param_groups', ())), len(wrapper.optimizer.param_groups)
         if found not in (0, own):
             raise ValueError(
@@ -78,6 +78,18 @@ def check_optimizer_state(optim_wrapper: Any, checkpoint: Mapping[str, Any], pat
                 'weight decay; take the checkpoint as `load_from` without `resume`, which starts '
                 'a new optimizer'
             )
+
+
+def _checked_state(checkpoint: Mapping[str, Any], path: str) -> Mapping[str, Any]:
+    """Return the optimizer's entry, whose parts torch would only use at its first step."""
+    saved = checkpoint.get('optimizer', {})
+    of_parameters = saved.get('state', {}) if isinstance(saved, Mapping) else {}
+    parts = [saved, of_parameters]
+    if isinstance(of_parameters, Mapping):
+        parts += of_parameters.values()
+    if not all(isinstance(part, Mapping) for part in parts):
+        raise ValueError(f'`optimizer` in {path!r} should be the state of an optimizer')
+    return saved
 
 
 def wrappers_of(optim_wrapper: Any) -> list[OptimWrapper]:

@@ -13,6 +13,7 @@ from mmqnet.export.qdq.target import Converted, Run, Target, conversion_error, c
 from mmqnet.export.quiet import quiet
 
 _OUTSIDE = 'outside XNNPACK'
+_FUSED = ('relu', 'hardtanh')  # into what is in front of them
 
 
 class ExecuTorch(Target):
@@ -31,13 +32,19 @@ class ExecuTorch(Target):
 
         with quiet():
             program = torch.export.export(module, tuple(example))
-            try:
-                edge = to_edge_transform_and_lower(
-                    program, partitioner=[XnnpackPartitioner()], constant_methods=dict(metadata)
-                )
-                content = bytes(edge.to_executorch().buffer)
-            except Exception as error:  # its passes raise plain ones
-                raise conversion_error(self.name, error) from error
+            for one_by_one in (False, True):  # the latter where its partitions have cycles
+                try:
+                    edge = to_edge_transform_and_lower(
+                        program,
+                        partitioner=[XnnpackPartitioner(per_op_mode=one_by_one)],
+                        constant_methods=dict(metadata),
+                    )
+                    content = bytes(edge.to_executorch().buffer)
+                    break
+                except Exception as error:  # its passes raise plain ones
+                    if one_by_one:
+                        raise conversion_error(self.name, error) from error
+        _check_loads(content)
         return Converted(content, _operators(edge.exported_program().graph_module))
 
     def load(self, content: bytes) -> Run:
@@ -50,6 +57,14 @@ class ExecuTorch(Target):
         return run
 
 
+def _check_loads(content: bytes) -> None:
+    """Check that the runtime takes what the converter has made of the network."""
+    try:
+        ExecuTorchProgram(content)
+    except RuntimeError as error:
+        raise ValueError(f'XNNPACK refuses the converted network: {error}') from error
+
+
 def _operators(module: GraphModule) -> dict[str, dict[str, int]]:
     """Count operators by where they run and the type of their first input."""
     found = []
@@ -58,14 +73,15 @@ def _operators(module: GraphModule) -> dict[str, dict[str, int]]:
             lowered = getattr(module, str(node.target))
             graph = lowered.original_module.graph_module.graph
             found += [(_name(n), _type(n)) for n in graph.nodes if _counts(n)]
-        elif _counts(node) and 'call_delegate' not in str(node.target):
+        elif _counts(node):
             found.append((_name(node), _OUTSIDE))
     return count(found)
 
 
 def _counts(node: Node) -> bool:
     is_call = node.op == 'call_function' and node.target is not operator.getitem
-    return is_call and 'quantize_per' not in str(node.target)
+    skipped = ('quantize_per', 'call_delegate', 'function alloc')
+    return is_call and not any(name in str(node.target) for name in skipped)
 
 
 def _name(node: Node) -> str:
@@ -75,5 +91,8 @@ def _name(node: Node) -> str:
 def _type(node: Node) -> str:
     first = node.args[0] if node.args else None
     source = first[0] if isinstance(first, list | tuple) and first else first
-    is_integer = isinstance(source, Node) and 'dequantize' in str(source.target)
-    return 'int8' if is_integer else 'float32'
+    if not isinstance(source, Node):
+        return 'float32'
+    if _name(node) in _FUSED and source.op == 'call_function':
+        return _type(source)
+    return 'int8' if 'dequantize' in str(source.target) else 'float32'

@@ -88,6 +88,9 @@ def compared(
     cut = forced(network)
     arguments = [n.meta['val'].shape for n in cut.graph.nodes if n.op == 'placeholder']
     example = [torch.zeros(shape) for shape in arguments]
-    run = target.load(target.convert(cut, example, {}).content)
+    try:
+        run = target.load(target.convert(cut, example, {}).content)
+    except ValueError as error:
+        return replace(report, outputs=tuple(outputs), note=f'Codes are not compared: {error}')
     codes = compare_codes(run, network, module, inputs)
     return replace(report, codes=tuple(codes), outputs=tuple(outputs))

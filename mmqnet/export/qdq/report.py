@@ -24,6 +24,7 @@ class QdqReport:
             says, for example ``{'CONV_2D': {'int8': 24}}``.
         codes: How the codes of each quantizer agree with the model's; empty if not compared.
         outputs: How the outputs agree with the model's; empty if not compared.
+        note: Why codes were not compared, though that was asked for; else empty.
     """
 
     path: str
@@ -33,6 +34,7 @@ class QdqReport:
     operators: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     codes: Sequence[CodeAgreement] = ()
     outputs: Sequence[OutputCodes] = ()
+    note: str = ''
 
     @property
     def integer_layers(self) -> tuple[QdqLayer, ...]:
@@ -48,8 +50,9 @@ class QdqReport:
             'Operators of the file: ' + '; '.join(map(_operator, self.operators.items())),
         ]
         parts = [render('Layers', ('layer', 'kind', 'weights', 'in float since'), rows, notes)]
-        if self.codes:
-            parts += [self._codes(), self._outputs()]
+        parts += [self._codes()] if self.codes else []
+        parts += [self.note] if self.note else []
+        parts += [self._outputs()] if self.outputs else []
         return '\n'.join(parts)
 
     def as_json(self) -> str:

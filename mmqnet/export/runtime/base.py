@@ -1,9 +1,11 @@
 """What exported detectors and classifiers have in common."""
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 from mmengine.model import BaseModel
+from torch import Tensor
 
 from mmqnet.export.runtime.images import to_input
 from mmqnet.export.runtime.sessions import open_session
@@ -37,5 +39,17 @@ class ExportedModel(BaseModel):
             )
 
     def run(self, images: Any) -> dict[str, np.ndarray]:
-        """Return the file's outputs for images (3, h, w) in BGR, 0..255."""
+        """Return the file's outputs for images (3, h, w) in BGR, 0..255.
+
+        Raises:
+            TypeError: If they are no arrays or tensors.
+            ValueError: If there is none, or they do not fit the file.
+        """
+        is_batch = isinstance(images, Sequence | Tensor | np.ndarray) and len(images)
+        if not is_batch or not all(isinstance(i, Tensor | np.ndarray) for i in images):
+            kind = type(images).__name__
+            raise TypeError(
+                'the input should be a picture, an array (h, w, 3), or a list of images, arrays '
+                f'or tensors (3, h, w), but got a {kind} of others'
+            )
         return self.session.run(np.stack([to_input(np.asarray(i), self.metadata) for i in images]))

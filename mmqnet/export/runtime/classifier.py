@@ -56,9 +56,9 @@ class ExportedClassifier(ExportedModel):
             check_picture(inputs)
             image = crop_center(resize(inputs, self.metadata)[0], self.metadata)
             return self.forward([torch.from_numpy(image.transpose(2, 0, 1).copy())])[0]
+        scores = torch.from_numpy(self.run(inputs)['scores'].copy())
         if data_samples is None:
             data_samples = [DataSample() for _ in inputs]
-        scores = torch.from_numpy(self.run(inputs)['scores'].copy())
         for sample, score in zip(data_samples, scores, strict=True):
             sample.set_pred_score(score).set_pred_label(score.argmax(0, keepdim=True))
         return data_samples

@@ -62,9 +62,9 @@ class ExportedDetector(ExportedModel):
                 )
             )
             return self.forward([torch.from_numpy(image.transpose(2, 0, 1))], [sample])[0]
+        found = self.run(inputs)
         if data_samples is None:
             data_samples = [DetDataSample() for _ in inputs]
-        found = self.run(inputs)
         shapes = [tuple(x.shape[-2:]) for x in inputs]
         metas = [
             dict(dict(scale_factor=(1.0, 1.0), img_shape=shape, ori_shape=shape), **sample.metainfo)

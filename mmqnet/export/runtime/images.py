@@ -18,6 +18,8 @@ def to_input(image: np.ndarray, metadata: FileMetadata) -> np.ndarray:
     Raises:
         ValueError: If the image does not fit.
     """
+    if image.ndim != 3:
+        raise ValueError(f'an image should be of shape (3, h, w), but got {image.shape}')
     height, width = metadata.input_size
     channels, h, w = image.shape
     fits = (h <= height and w <= width) if metadata.keep_ratio else (h, w) == (height, width)
@@ -78,8 +80,11 @@ def check_picture(image: np.ndarray) -> None:
     """Check that an array is a picture (h, w, 3).
 
     Raises:
+        TypeError: If its numbers are neither uint8 nor floats.
         ValueError: If it has another shape.
     """
+    if image.dtype not in (np.uint8, np.float32, np.float64):
+        raise TypeError(f'the image should be of uint8 or floats, but got {image.dtype}')
     if image.ndim != 3 or image.shape[2] != 3 or not image.size:
         raise ValueError(f'the image should be of shape (h, w, 3), in BGR, but got {image.shape}')
 

@@ -1,13 +1,15 @@
 """From a model, its data and its log to the report."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import mmcv
 from mmengine.config import Config
+from torch import nn
 
 from mmqnet.models import read_checkpoint
+from mmqnet.quantizers import quantizers_of
 from mmqnet.version import __version__
 from mmqnet.visualization.detections import draw_side_by_side
 from mmqnet.visualization.gap import draw_gap, read_gap
@@ -42,6 +44,7 @@ def make_report(
     checkpoint: str,
     batches: Iterable[Any] = (),
     log: str | None = None,
+    errors: Mapping[str, Mapping[int, float | None]] | None = None,
 ) -> str:
     """Return the report of a model as an HTML page that needs no other file.
 
@@ -52,6 +55,8 @@ def make_report(
         batches: Validation images, for activations and detections. Default: none.
         log: Log of the training, or its work dir. Default: the folder of the checkpoint, where a
             log may be or not.
+        errors: From quantizers and their bits to what they cost alone, as
+            :class:`Sensitivities` has them. Default: none.
 
     Raises:
         FileNotFoundError: If a log is named and does not exist.
@@ -76,9 +81,20 @@ def make_report(
             layers=model.quantization_report,
             weights=weight_facts(model),
             activations=activations,
+            costs=_costs(model, errors or {}),
             pictures=[_gap(log, Path(checkpoint).parent), *_detections(results, checkpoint)],
         )
     )
+
+
+def _costs(model: nn.Module, errors: Mapping[str, Mapping[int, float | None]]) -> dict[str, float]:
+    """Return what the quantizers cost at the bits that they have in this model."""
+    costs = {}
+    for name, quantizer in quantizers_of(model).items():
+        error = errors.get(name, {}).get(quantizer.num_bits)
+        if error is not None:
+            costs[name] = error
+    return costs
 
 
 def _gap(log: str | None, folder: Path) -> Picture:

@@ -43,6 +43,7 @@ class Report:
         weights: From layer names to the facts about their weights.
         activations: Facts about quantizers of activations; empty without data.
         pictures: What comes behind the tables.
+        costs: What quantizers cost alone, at the bits that they have, by their names.
     """
 
     title: str
@@ -51,6 +52,7 @@ class Report:
     weights: Mapping[str, QuantizerFacts]
     activations: Mapping[str, QuantizerFacts] = field(default_factory=dict)
     pictures: Sequence[Picture] = ()
+    costs: Mapping[str, float] = field(default_factory=dict)
 
 
 def report_page(report: Report) -> str:
@@ -73,7 +75,7 @@ def report_page(report: Report) -> str:
         'Headings sort; pictures grow under the pointer.</p>',
         _layers_table(report),
         '<h2>Activations</h2>',
-        _activations(report.activations),
+        _activations(report.activations, report.costs),
         *(_picture(picture) for picture in report.pictures),
     ]
     body = '\n'.join(sections)
@@ -107,8 +109,14 @@ def _summary(report: Report) -> str:
 
 def _layers_table(report: Report) -> str:
     headings = ['layer', 'function', 'class', 'weights', 'KiB', 'levels', 'bits', 'input levels']
-    rows = [_layer_row(layer, report.weights.get(layer.name)) for layer in report.layers.layers]
-    return _table([*headings, *_HEADINGS], rows)
+    rows = [
+        [
+            *_layer_row(layer, report.weights.get(layer.name)),
+            *_cost(report.costs, f'{layer.name}.weight_quantizer'),
+        ]
+        for layer in report.layers.layers
+    ]
+    return _table([*headings, *_HEADINGS, *_cost_heading(report.costs)], rows)
 
 
 def _layer_row(layer: LayerReport, facts: QuantizerFacts | None) -> list[str]:
@@ -125,17 +133,32 @@ def _layer_row(layer: LayerReport, facts: QuantizerFacts | None) -> list[str]:
     ]
 
 
-def _activations(facts: Mapping[str, QuantizerFacts]) -> str:
+def _activations(facts: Mapping[str, QuantizerFacts], costs: Mapping[str, float]) -> str:
     if not facts:
         return (
             '<p>Not drawn: <code>--data N</code> runs the model on N validation images. Models '
             'whose activations stay in float have none.</p>'
         )
     rows = [
-        [_name(name), one.picture, html.escape(one.levels), str(one.bits), *_cells(one)]
+        [
+            *(_name(name), one.picture, html.escape(one.levels), str(one.bits), *_cells(one)),
+            *_cost(costs, name),
+        ]
         for name, one in facts.items()
     ]
-    return _table(['quantizer', 'function', 'levels', 'bits', *_HEADINGS], rows)
+    headings = ['quantizer', 'function', 'levels', 'bits', *_HEADINGS, *_cost_heading(costs)]
+    return _table(headings, rows)
+
+
+def _cost_heading(costs: Mapping[str, float]) -> list[str]:
+    return ['sensitivity'] if costs else []
+
+
+def _cost(costs: Mapping[str, float], quantizer: str) -> list[str]:
+    """Return the cell of a quantizer; none where nothing was measured."""
+    if not costs:
+        return []
+    return [f'{costs[quantizer]:.2g}' if quantizer in costs else '']
 
 
 def _name(name: str) -> str:

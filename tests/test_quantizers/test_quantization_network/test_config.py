@@ -198,6 +198,10 @@ def test_signed_levels_serve_both_kinds_of_input():
     [
         (dict(levels='uint2', signed_levels='int2'), r'as many levels.*\(4\), but got 3'),
         (dict(levels='uint2', signed_levels='uint'), r'activation\.signed_levels`.*\'uint\''),
+        (
+            dict(levels='uint2', signed_levels='symetric'),
+            r"activation\.signed_levels` should be 'auto', 'symmetric', a set .*'symmetric'\?",
+        ),
         (dict(levels=[0, 1, 2]), r'`signed_levels` should be given'),
         (
             dict(levels='uint2', granularity='channel'),

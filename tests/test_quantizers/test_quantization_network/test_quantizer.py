@@ -267,17 +267,17 @@ class TestSignedInputs:
             assert error('symmetric') == min(map(error, sets))
 
     def test_any_range_loads_from_a_checkpoint(self):
-        config = activation_config('uint3', thresholds='uniform', scale_init='mse')
+        config = activation_config('uint4', thresholds='uniform', scale_init='mse')
         x = F.silu(2 * torch.randn(1, 2**10, generator=torch.Generator().manual_seed(0)))
         source, target = QuantizationNetwork(config), QuantizationNetwork(config)
         source.initialize(Sample(x, x.abs().amax(1), signed=True))
-        assert -4 < source.levels[0] <= 0
+        assert source.levels[0] == -1
         target.load_state_dict(source.state_dict())
         assert torch.equal(target.levels, source.levels)
+        assert 'levels=16: -1..14' in repr(target)
         symmetric = QuantizationNetwork(dataclasses.replace(config, signed_levels='symmetric'))
-        if source.levels[0] < 0:
-            with pytest.raises(ValueError, match=r'holds 8 levels -1\.\.6'):
-                symmetric.load_state_dict(source.state_dict())
+        with pytest.raises(ValueError, match=r'holds 16 levels -1\.\.14'):
+            symmetric.load_state_dict(source.state_dict())
 
     def test_signed_inputs_left_in_float(self):
         quantizer = ready(
