@@ -97,8 +97,19 @@ def kernel_command() -> type:
                 super().build_extensions()
             except Exception as error:
                 say_plain_kernel(error)
+                return
+            for extension in self.extensions:
+                note_torch(Path(self.get_ext_fullpath(extension.name)))
 
     return BuildKernel
+
+
+def note_torch(binary: Path) -> None:
+    """Write beside the kernel which torch it is made for: `ops/kernel.py` does not load others."""
+    import torch
+
+    if binary.exists():
+        binary.with_name('_C.torch').write_text(torch.__version__)
 
 
 def link_mim_files() -> None:

@@ -15,7 +15,13 @@ import sys
 import time
 from pathlib import Path
 
-from mmengine.config import Config
+try:
+    from mmengine.config import Config
+except ModuleNotFoundError as error:
+    sys.path.append(str(Path(__file__).resolve().parent.parent / 'tools'))
+    import wrong_python
+
+    wrong_python.stop(error)
 from results import Row, describe_backbone, write_results
 from timing import time_files
 

@@ -1,5 +1,6 @@
 """What a wheel, a source distribution and an editable install hold."""
 
+import contextlib
 import email
 import os
 import re
@@ -108,7 +109,8 @@ def test_metadata(metadata):
     assert metadata['Version'] == mmqnet.__version__
     assert metadata['Author'] == 'The mmqnet authors'
     extras = set(metadata.get_all('Provides-Extra'))
-    assert extras == {'onedl', 'openmmlab', 'demo', 'export', 'qonnx', 'dev'}
+    expected = {'onedl', 'openmmlab', 'demo', 'export', 'qonnx', 'litert', 'executorch', 'dev'}
+    assert extras == expected
 
 
 def test_neither_stack_is_required(metadata):
@@ -191,3 +193,17 @@ def test_startup_file_is_one_line_that_keeps_silent(wheel, tmp_path):
     command = [sys.executable, '-S', '-I', '-c', f'import sys; {code}']
     result = subprocess.run(command, capture_output=True, text=True, check=True)
     assert (result.stdout, result.stderr) == ('False\n', '')
+
+
+@pytest.mark.parametrize(('made_for', 'fits'), [('same', True), ('1.9.0+cpu', False), (None, True)])
+def test_kernel_of_another_torch_is_not_loaded(tmp_path, made_for, fits):
+    import torch
+
+    from mmqnet.ops.kernel import check_torch
+
+    if made_for is not None:
+        made_for = torch.__version__ if made_for == 'same' else made_for
+        (tmp_path / '_C.torch').write_text(made_for)
+    context = contextlib.nullcontext() if fits else pytest.raises(ImportError, match=made_for[:3])
+    with context:
+        check_torch(tmp_path)

@@ -43,7 +43,7 @@ def parse_args() -> argparse.Namespace:
     if args.out and not args.out.endswith(('.pkl', '.pickle')):
         parser.error(f'--out should end in .pkl or .pickle, but got {args.out!r}')
     if args.checkpoint.endswith(('.onnx', '.tflite', '.pte')) and not args.backend:
-        parser.error(f'{args.checkpoint!r} needs --backend {" or ".join(BACKENDS)}')
+        parser.error(f'{args.checkpoint!r} needs --backend onnxruntime or openvino')
     if args.backend and (args.tta or args.soft):
         parser.error(f'--backend {args.backend} takes neither --tta nor --soft')
     return args

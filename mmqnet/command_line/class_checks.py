@@ -18,7 +18,7 @@ _SHOWN = 12  # class names in a message
 
 
 def check_classes(config: Config, where: str, dataset: Any) -> None:
-    r"""Check the classes of one data set.
+    """Check the classes of one data set.
 
     Args:
         config: Its ``model`` is checked too, where there is one.
@@ -35,8 +35,8 @@ def check_classes(config: Config, where: str, dataset: Any) -> None:
         >>> check_classes(config, 'train_dataloader.dataset', dataset)
         Traceback (most recent call last):
             ...
-        ValueError: `model.bbox_head.num_classes` should be 2, as `train_dataloader.dataset` has \
-the classes ('tree', 'car'), but got 80
+        ValueError: `model.bbox_head.num_classes` should be 2, as `train_dataloader.dataset` has
+        the classes ('tree', 'car'), but got 80
     """
     kind = _dataset_class(config, dataset)
     classes = _classes_of(dataset, kind)

@@ -74,8 +74,8 @@ def test_exported_file_without_a_backend(server, configs, exported, tmp_path):
 @pytest.mark.parametrize(
     ('options', 'message'),
     [
-        (['--soft'], 'ValueError: --backend onnxruntime takes neither --tta nor --soft'),
-        ([], "ValueError: ONNX Runtime cannot run '.*float.pth'"),
+        (['--soft'], 'error: --backend onnxruntime takes neither --tta nor --soft'),
+        ([], "ONNX Runtime cannot run '.*float.pth'"),
     ],
 )
 def test_refusals(server, configs, float_checkpoint, options, message, tmp_path):
