@@ -115,7 +115,7 @@ def test_metadata(metadata):
 
 def test_neither_stack_is_required(metadata):
     required = [line for line in metadata.get_all('Requires-Dist') if 'extra ==' not in line]
-    assert {re.match(r'[\w-]+', line).group() for line in required} == {'torch', 'numpy'}
+    assert {re.match(r'[\w-]+', line).group() for line in required} == {'torch', 'numpy', 'scipy'}
 
 
 @pytest.mark.parametrize(('extra', 'package'), [('onedl', 'onedl-mmcv'), ('openmmlab', 'mmcv')])

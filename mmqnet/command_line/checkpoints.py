@@ -42,6 +42,12 @@ def load_float(model: nn.Module, config: str, checkpoint: str) -> None:
     Raises:
         ValueError: If the model is a float one, or the checkpoint a quantized one, or of another
             model.
+
+    Example:
+        >>> load_float(nn.Linear(4, 2), 'config.py', 'float.pth')
+        Traceback (most recent call last):
+            ...
+        ValueError: the model of 'config.py' is a float one: `model.type` should be ...
     """
     if not quantizers_of(model):
         raise ValueError(

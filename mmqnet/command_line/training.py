@@ -1,13 +1,16 @@
 """A training, and what to say when the world around it fails."""
 
 import contextlib
+import functools
 import logging
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 from mmengine.runner import Runner, find_latest_checkpoint
 
+from mmqnet.failures import naming
 from mmqnet.models import is_complete
 
 _WORKER = re.compile(r'DataLoader worker \(pid.*')
@@ -44,6 +47,7 @@ def train(runner: Runner) -> None:
     """
     # a disk that is full would print a traceback for each line of the log
     logging.raiseExceptions = False
+    runner.load_or_resume = functools.partial(_load, runner, runner.load_or_resume)
     try:
         runner.train()
     except Exception as error:
@@ -55,6 +59,11 @@ def train(runner: Runner) -> None:
             f'the training stopped after {iteration} iterations, in epoch {epoch + 1}: {cause}. '
             f'{_remedy(runner.work_dir)}'
         ) from error
+
+
+def _load(runner: Runner, load: Callable[[], None]) -> None:
+    with naming(f'the checkpoint {runner._load_from!r} cannot be loaded'):
+        load()
 
 
 def _cause_of(error: Exception) -> str | None:

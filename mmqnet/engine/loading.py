@@ -73,7 +73,8 @@ def _check_progress(checkpoint: Any, path: str) -> None:
             f'`meta` in {path!r} should hold `epoch` and `iter` of the training: resume from a '
             'checkpoint with them, or take it as `load_from` without `resume`'
         )
-    if not isinstance(hub, Mapping):
+    keys = hub.get('resumed_keys') if isinstance(hub, Mapping) else None
+    if not isinstance(keys, Mapping) or not all(type(flag) is bool for flag in keys.values()):
         raise ValueError(
             f'{path!r} should hold the `message_hub` of a training: take it as `load_from` '
             'without `resume`'

@@ -85,6 +85,9 @@ def check_state(model: nn.Module, checkpoint: Any, path: str) -> None:
         if isinstance(own[key], Tensor) and not isinstance(state[key], Tensor):
             kind = type(state[key]).__name__
             raise ValueError(f'`{key}` should be a tensor, but is of the type {kind} in {path!r}')
+        if isinstance(own[key], Tensor) and own[key].is_complex() != state[key].is_complex():
+            kind = state[key].dtype
+            raise ValueError(f'`{key}` should be of {own[key].dtype}, but is of {kind} in {path!r}')
     if any(_fits(own[key], state[key]) for key in named) or not wanted:
         return
     if named:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from mmqnet.calibration import run_model
 from mmqnet.layers import QuantizedLayer
-from mmqnet.models import QuantizationConfig, QuantizationReport
+from mmqnet.models import LayerReport, QuantizationConfig, QuantizationReport
 from mmqnet.quantizers import Quantizer, QuantizerConfig
 from mmqnet.sensitivity.choices import FLOAT_BITS
 
@@ -47,8 +47,9 @@ def layers_of(
 ) -> list[Layer]:
     """Return the quantized layers, in the order of registration.
 
-    Only what has the common ``weight`` or ``activation`` of a config has a choice: what ``first``,
-    ``last`` or ``overrides`` say of a layer stays.
+    Layers with the common ``weight`` and ``activation`` of the config have a choice. What
+    ``first``, ``last`` or ``overrides`` say of a layer stays, and so does an input that it reads
+    with others.
 
     Args:
         model: The converted model.
@@ -57,12 +58,14 @@ def layers_of(
     """
     names = {module: name for name, module in model.named_modules()}
     report: QuantizationReport = model.quantization_report  # type: ignore[assignment]
+    pairs = {entry.name: _quantizers(model, entry) for entry in report.quantized}
+    common = (config.weight, config.activation)
+    special = {name for name, pair in pairs.items() if tuple(map(_config, pair)) != common}
+    stays = {inputs for name, (_, inputs) in pairs.items() if name in special}
     found = []
     for entry in report.quantized:
-        layer = model.get_submodule(entry.name)
-        assert isinstance(layer, QuantizedLayer)
-        weights = layer.weight_quantizer
-        inputs = _input_quantizer(model, entry.name) if entry.activation != 'float' else None
+        weights, inputs = pairs[entry.name]
+        has_choice = entry.name not in special
         found.append(
             Layer(
                 name=entry.name,
@@ -70,11 +73,19 @@ def layers_of(
                 num_products=products[entry.name],
                 weight_bits=_bits(weights),
                 activation_bits=_bits(inputs),
-                weight_quantizer=_chosen(weights, config.weight, names),
-                input_quantizer=_chosen(inputs, config.activation, names),
+                weight_quantizer=names[weights] if weights and has_choice else '',
+                input_quantizer=names[inputs] if inputs and inputs not in stays else '',
             )
         )
     return found
+
+
+def _quantizers(model: nn.Module, entry: LayerReport) -> tuple[Quantizer | None, Quantizer | None]:
+    """Return the quantizers of a layer's weights and of its input."""
+    layer = model.get_submodule(entry.name)
+    assert isinstance(layer, QuantizedLayer)
+    inputs = _input_quantizer(model, entry.name) if entry.activation != 'float' else None
+    return layer.weight_quantizer, inputs
 
 
 def _input_quantizer(model: nn.Module, name: str) -> Quantizer | None:
@@ -90,12 +101,8 @@ def _bits(quantizer: Quantizer | None) -> int:
     return FLOAT_BITS if quantizer is None else quantizer.num_bits
 
 
-def _chosen(
-    quantizer: Quantizer | None, common: QuantizerConfig | None, names: dict[nn.Module, str]
-) -> str:
-    if quantizer is None or quantizer.config != common:
-        return ''
-    return names[quantizer]
+def _config(quantizer: Quantizer | None) -> QuantizerConfig | None:
+    return None if quantizer is None else quantizer.config
 
 
 @torch.no_grad()

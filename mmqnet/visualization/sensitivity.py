@@ -19,6 +19,15 @@ def draw_sensitivities(record: Sensitivities) -> Figure:
 
     Args:
         record: What has been measured.
+
+    Example:
+        >>> from mmqnet.sensitivity import Layer, Sensitivities, parse_choices
+        >>> layer = Layer('fc', 8, 8, 4, 4, 'fc.weight_quantizer', 'fc.input_quantizer')
+        >>> settings = dict(method='direct', measure='loss', num_samples=8)
+        >>> errors = {'fc.weight_quantizer': {4: 0.1}, 'fc.input_quantizer': {8: 0.01}}
+        >>> record = Sensitivities(settings, parse_choices(['w4-a8']), [layer], errors)
+        >>> [axes.get_ylabel() for axes in draw_sensitivities(record).axes]
+        ['loss by the weights of', 'loss by the input of']
     """
     roles = [role for role in ROLES if record.bits_of(role)]
     figure = new_figure(height=4.2 * len(roles))
@@ -44,6 +53,12 @@ def draw_frontier(
         uniform: The same of those that give all layers one choice, by its name.
         chosen: Of the allocation that was asked for.
         unit: Of the costs.
+
+    Example:
+        >>> frontier, uniform = [(2, 0.3), (4, 0.1)], {'w4-a4': (4, 0.2)}
+        >>> figure = draw_frontier(frontier, uniform, (4, 0.1), 'bits of a weight on average')
+        >>> figure.axes[0].get_xlabel()
+        'bits of a weight on average'
     """
     figure = new_figure(height=4.4)
     axes = figure.subplots()

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.hooks import Hook
 from mmengine.registry import HOOKS as MMENGINE_HOOKS
 from mmengine.registry import MODELS as MMENGINE_MODELS
 from mmengine.registry import init_default_scope
@@ -16,9 +17,10 @@ from small_configs import ITERATIONS, load, shrink, write_all_data, write_teache
 
 from mmqnet.command_line import build_runner
 from mmqnet.layers import QuantizedLayer, parameter_roles
-from mmqnet.models import QuantizationConfig
+from mmqnet.models import QuantizationConfig, read_checkpoint
 from mmqnet.quantizers import Mode, quantizers_of, resolve_levels
 from mmqnet.quantizers.quantization_network import thresholds
+from mmqnet.safe_checkpoints import safe_loading
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 FILES = sorted(p.relative_to(CONFIGS).as_posix() for p in CONFIGS.rglob('*.py'))
@@ -300,7 +302,7 @@ def small_run(data, monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize('name', MODELS)
-def test_calibrates_trains_and_evaluates(name, small_run):
+def test_calibrates_trains_and_evaluates(name, small_run, tmp_path):
     runner = small_run(name)
     model = runner.model
     assert runner.iter == ITERATIONS
@@ -317,6 +319,26 @@ def test_calibrates_trains_and_evaluates(name, small_run):
                 assert len(found[:8].round(decimals=3).unique()) <= allowed
     if 'paramwise_cfg' in runner.cfg.optim_wrapper:
         check_rates(runner)
+    check_that_its_checkpoint_loads_safely(runner, tmp_path / 'checkpoint.pth')
+
+
+def check_that_its_checkpoint_loads_safely(runner, path):
+    """All that a checkpoint holds, but for the large tensors."""
+
+    class LeaveTensorsOut(Hook):
+        priority = 'LOWEST'
+
+        def before_save_checkpoint(self, runner, checkpoint):
+            checkpoint['state_dict'] = {}
+            checkpoint['optimizer'] = {**checkpoint['optimizer'], 'state': {}}
+            checkpoint.pop('ema_state_dict', None)
+
+    runner.register_hook(LeaveTensorsOut())
+    runner.save_checkpoint(str(path.parent), path.name)
+    with safe_loading():
+        saved = read_checkpoint(str(path))
+    assert saved['message_hub']['log_scalars']
+    assert saved['meta']['iter'] == ITERATIONS
 
 
 def check_rates(runner):

@@ -25,6 +25,7 @@ def check(folder, module, *inputs, operator=None, **options):
             (got,) = run(report.path, *inputs, optimized=optimized)
             torch.testing.assert_close(got, expected, rtol=1e-6, atol=0)
         found = operators(report.path)
+        assert [output.name for output in onnx.load(report.path).graph.output] == ['output']
         assert operator is None or operator in found
         return found
 

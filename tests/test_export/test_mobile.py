@@ -109,7 +109,7 @@ def test_classifier(tmp_path, backend):
         keep_float=[],
         sums=dict(levels='uint8'),
     )
-    config = classifier(zero_init_residual=False)  # XNNPACK refuses branches of zeros
+    config = classifier(zero_init_residual=False)  # branches that are not 0
     model = build(quantized(config, **integers), 'mmpretrain')
     calibrated(model, torch.randn(2, 3, 32, 32)).eval()
     loader = dict(dataset=dict(pipeline=[dict(type='Resize', scale=(32, 32))]))

@@ -166,7 +166,7 @@ def test_a_pyramid_whose_heads_share_their_layers(tmp_path):
     config = dict(
         type='mmdet.RetinaNet', data_preprocessor=dict(type='mmdet.DetDataPreprocessor'),
         backbone=resnet(out_indices=(0, 1)), neck=neck, bbox_head=head)  # fmt: skip
-    activation = dict(levels='uint4', thresholds='uniform')
+    activation = dict(levels='uint4', thresholds='uniform', signed_levels='symmetric')
     model = build(quantized(config, weight=dict(levels='int5'), activation=activation))
     model = calibrated(model, torch.randn(2, 3, 64, 64)).eval()
     report, _, _ = check(model, torch.randn(1, 3, 64, 64), tmp_path / 'r.onnx', is_deep=True)
@@ -232,7 +232,7 @@ def test_single_convolutions(
     ],
 )
 def test_types_of_activations(levels, signed, expected, tmp_path):
-    activation = dict(levels=levels, thresholds='uniform')
+    activation = dict(levels=levels, thresholds='uniform', signed_levels='symmetric')
     layer = layer_with(
         QuantLinear, dict(levels='binary'), activation, in_features=6, out_features=5
     )

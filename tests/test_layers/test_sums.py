@@ -69,7 +69,7 @@ def test_operands_of_residual_sums(kind, depth):
         assert all(is_on_grid(operand, getattr(block, n)) for n, operand in seen.items())
         identity = seen.get('identity_quantizer', taken)
         assert torch.equal(out, (seen['branch_quantizer'] + identity).relu())
-        assert block.branch_quantizer.levels[0] == -128  # a branch takes both signs
+        assert block.branch_quantizer.levels[0] < 0  # a branch takes both signs
         for hook in hooks:
             hook.remove()
 

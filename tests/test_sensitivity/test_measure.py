@@ -12,10 +12,11 @@ from toy_models import activation_config, weight_config
 
 from mmqnet.calibration import collect_samples
 from mmqnet.layers import QuantLinear
-from mmqnet.models import build_model, load_weights
+from mmqnet.models import QuantizationConfig, build_model, load_weights
 from mmqnet.quantizers import quantizers_of
 from mmqnet.sensitivity import (
     TrainingLoss,
+    layers_of,
     load_sensitivities,
     measure_direct,
     measure_fast,
@@ -151,6 +152,18 @@ def test_layers_and_what_they_cost(prepared):
     conv = layers['1.conv2']  # of a picture of 64 x 64, at stride 32
     assert (conv.num_weights, conv.num_products) == (64 * 64 * 9, 64 * 64 * 9 * 4)
     assert (conv.weight_bits, conv.activation_bits, conv.weight_quantizer) == (3, 4, WEIGHT)
+
+
+def test_what_the_config_says_of_a_layer_stays(prepared):
+    config = copy.deepcopy(prepared[3])
+    config.model.quantization.overrides = {'*.layer4.0.conv1': dict(weight=dict(levels='int8'))}
+    model = build_model(config)
+    quantization = QuantizationConfig.from_dict(config.model.quantization)
+    layers = layers_of(model, quantization, dict.fromkeys(dict(model.named_modules()), 1))
+    choices = [(bool(layer.weight_quantizer), bool(layer.input_quantizer)) for layer in layers]
+    # the input of the first block is read by its downsample layer too
+    assert choices == [(False, False), (True, True), (True, False), (True, True), (True, True)]
+    assert (layers[0].weight_bits, layers[2].activation_bits) == (8, 4)
 
 
 def test_rank_correlation(prepared):

@@ -110,7 +110,7 @@ def test_finished_rows_are_kept(finished):
 
 @pytest.mark.slow
 def test_accuracy_of_files(tools, configs, float_checkpoint, tmp_path, monkeypatch, capsys):
-    pytest.importorskip('openvino')
+    pytest.importorskip('onnxruntime')
     import accuracy
 
     model = build(Config.fromfile(configs / 'quantized.py').model)
@@ -120,14 +120,15 @@ def test_accuracy_of_files(tools, configs, float_checkpoint, tmp_path, monkeypat
     models = ['--float', configs / 'float.py', float_checkpoint]
     models += ['--ours', configs / 'quantized.py', checkpoint]
     arguments = ['accuracy.py', *models, '--images', 2, '--out-dir', tmp_path]
+    arguments += ['--backends', 'onnxruntime']  # OpenVINO takes seconds a file
     monkeypatch.setattr(sys, 'argv', [str(argument) for argument in arguments])
     accuracy.main()
     content = (tmp_path / 'accuracy.json').read_bytes()
     rows = json.loads(content)['parts']['accuracy']
-    files = ['float', 'quantize_static', *(['NNCF'] if importlib.util.find_spec('nncf') else [])]
-    assert {case.split(', ')[0] for case in rows} == {*files, 'quantized'}
-    assert {'float, ONNX Runtime', 'quantized, OpenVINO'} < set(rows)
-    assert rows['quantize_static, OpenVINO']['raw']['bytes'] > 0
+    files = ('float', 'quantize_static', 'quantized')
+    assert list(rows) == [f'{file}, ONNX Runtime' for file in files]
+    sizes = [row['raw']['bytes'] for row in rows.values()]
+    assert min(sizes) > 0
     table = (tmp_path / 'accuracy.md').read_text()
     assert table in capsys.readouterr().out
     assert re.search(r'\| quantized, ONNX Runtime \| -?\d\.\d{3} \| \d+ \| \d+\.\d\d \|', table)

@@ -258,6 +258,14 @@ FAILURES = dict(
 )
 
 
+class MakeFolder:
+    def __init__(self, folder):
+        self.folder = folder
+
+    def __reduce__(self):
+        return os.mkdir, (self.folder,)
+
+
 class TestFailures:
     @pytest.fixture(scope='class')
     def failed(self, server, float_checkpoint, tmp_path_factory):
@@ -297,6 +305,21 @@ class TestFailures:
         for failure in ('data', 'disk', None):
             assert 'resumed epoch: 1, iter: 6' in outputs[failure]
         assert {p.name for p in (folder / 'run').glob('*.pth')} == {'epoch_2.pth'}
+
+    def test_a_checkpoint_that_holds_code(self, server, configs, float_checkpoint, tmp_path):
+        checkpoint = torch.load(float_checkpoint)
+        checkpoint['meta'] = MakeFolder(str(tmp_path / 'made'))
+        torch.save(checkpoint, tmp_path / 'hostile.pth')
+        code, output = server.run(
+            'tools/test.py', configs / 'float.py', tmp_path / 'hostile.pth', '--work-dir', tmp_path
+        )
+        assert code != 0
+        assert re.match(
+            r"test\.py: error: '.*/hostile\.pth' holds 'posix\.mkdir', more than weights",
+            output.strip().splitlines()[-1],
+        )
+        assert 'Traceback' not in output
+        assert not (tmp_path / 'made').exists()
 
     def test_a_work_dir_that_cannot_be_written(self, server, configs, tmp_path):
         (tmp_path / 'file').touch()

@@ -9,55 +9,30 @@ folder, all that was measured ``accuracy.json``. After an interruption the same 
 """
 
 import argparse
-import copy
 import hashlib
 import shutil
 import statistics
 import sys
-import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import peers
+from candidates import BACKENDS, candidates, size_of, write
 from measuring import CLOCKS, Ratio, Row, Settings, interleave
 from mmengine.config import Config
 from records import Records
-from runtimes import has_vnni, quantize_by_nncf, quantize_by_onnxruntime
+from runtimes import has_vnni
 
 import mmqnet
 from mmqnet import atomic
 from mmqnet.command_line import positive_integer
-from mmqnet.export.input_format import default_shape
-from mmqnet.export.onnx import export_onnx
 from mmqnet.export.pictures import loader_of_test_data, pictures
 from mmqnet.export.runtime import ExportedDetector, open_session
 from mmqnet.export.verify_metrics import metrics_of
-from mmqnet.models import build_model, check_calibrated, load_weights
 
-BACKENDS = dict(onnxruntime='ONNX Runtime', openvino='OpenVINO')
 TURNS = 50
 MEASURED, TIMED = 'accuracy', 'times'
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A file to compare.
-
-    Attributes:
-        name: Of its row in the table.
-        file: Its name in the folder.
-        write: Writes it to a path, unless it is there.
-        backends: Those that can run it.
-    """
-
-    name: str
-    file: str
-    write: Callable[[Path], None]
-    backends: tuple[str, ...] = tuple(BACKENDS)
 
 
 def parse_args() -> argparse.Namespace:
@@ -67,6 +42,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--ours', action='append', default=[], help='a quantized one, repeatable', **pair
     )
+    parser.add_argument(
+        '--backends', nargs='+', choices=BACKENDS, default=list(BACKENDS), help='default: both'
+    )
     parser.add_argument('--images', type=positive_integer, default=128, help='to calibrate on')
     parser.add_argument('--out-dir', type=Path, default=Path('work_dirs/benchmarks'))
     parser.add_argument('--fresh', action='store_true', help='measure again what is kept')
@@ -75,84 +53,6 @@ def parse_args() -> argparse.Namespace:
         '--clock', choices=CLOCKS, default='wall', help='cpu: for one thread on a busy machine'
     )
     return parser.parse_args()
-
-
-def candidates(args: argparse.Namespace, folder: Path) -> list[Candidate]:
-    """Return the rows of the table, in the order in which their files can be written."""
-    floats = folder / 'float.onnx'
-    images = partial(training_pictures, Config.fromfile(args.float[0]), floats, args.images)
-    found = [
-        Candidate('float', floats.name, partial(export, *args.float)),
-        Candidate(
-            'quantize_static',
-            'static.onnx',
-            lambda path: quantize_by_onnxruntime(floats, images(), path),
-        ),
-        Candidate('NNCF', 'nncf.xml', partial(write_nncf, floats, images), ('openvino',)),
-    ]
-    for config, checkpoint in args.ours:
-        name = Path(config).stem
-        found.append(Candidate(name, f'{name}.onnx', partial(export, config, checkpoint)))
-    return found
-
-
-def export(config_file: str, checkpoint: str, path: Path) -> None:
-    """Export a checkpoint with decoding and NMS."""
-    from mmqnet.export.detection import export_module
-
-    config = Config.fromfile(config_file)
-    model = build_model(config, allow_float=True)
-    load_weights(model, checkpoint)
-    check_calibrated(model, checkpoint)
-    module = export_module(model, config, shape=default_shape(config))
-    names, metadata = module.output_names, module.metadata
-    export_onnx(module, [module.example()], path, output_names=names, metadata=metadata)
-
-
-def training_pictures(config: Config, path: Path, count: int) -> list[np.ndarray]:
-    """Return random pictures of the training data, as the test pipeline makes them."""
-    config, test = copy.deepcopy(config), config.test_dataloader.dataset
-    dataset = config.train_dataloader.dataset
-    while 'dataset' in dataset:
-        dataset = dataset.dataset
-    dataset.pipeline = test.pipeline
-    config.test_dataloader.update(
-        dataset=dataset, sampler=dict(type='DefaultSampler', shuffle=True, seed=0)
-    )
-    metadata = open_session(str(path)).metadata
-    return [image.numpy() for (image,) in pictures(config, metadata, count)]
-
-
-def write_nncf(floats: Path, images: Callable[[], list[np.ndarray]], path: Path) -> None:
-    """Write the float file after NNCF's quantization, in OpenVINO's own format."""
-    import openvino
-
-    model = openvino.Core().read_model(str(floats))
-    names = list(open_session(str(floats)).metadata.to_strings().items())
-    quantized = quantize_by_nncf(model, images())
-    for name, text in names:
-        quantized.set_rt_info(text, ['framework', name])
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        openvino.save_model(quantized, Path(folder, path.name))
-        for part in (path.with_suffix('.bin'), path):
-            Path(folder, part.name).replace(part)
-
-
-def write(candidate: Candidate, path: Path) -> None:
-    """Write a candidate's file, unless it is there."""
-    if path.exists():
-        return
-    if path.suffix == '.xml':
-        candidate.write(path)
-        return
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        candidate.write(Path(folder, path.name))
-        Path(folder, path.name).replace(path)
-
-
-def size_of(path: Path) -> int:
-    """Return the bytes of a file, with OpenVINO's weights beside it."""
-    return sum(p.stat().st_size for p in (path, path.with_suffix('.bin')) if p.exists())
 
 
 def evaluate(path: Path, backend: str, config: Config) -> Row:
@@ -207,6 +107,30 @@ def table(records: Records) -> str:
     return '\n'.join(lines) + '\n'
 
 
+def measure(args: argparse.Namespace, records: Records, folder: Path) -> None:
+    """Write the missing files, and measure what the records lack."""
+    config = Config.fromfile(args.float[0])
+    runs: dict[str, tuple[Path, str]] = {}
+    for candidate in candidates(args, folder):
+        backends, path = set(args.backends) & set(candidate.backends), folder / candidate.file
+        if not backends:
+            continue
+        print(f'{candidate.name}: {path}', flush=True)
+        try:
+            write(candidate, path)
+        except ImportError as error:
+            print(f'left out: {candidate.name} ({error})', flush=True)
+            continue
+        for backend in sorted(backends):
+            case = f'{candidate.name}, {BACKENDS[backend]}'
+            runs[case] = path, backend
+            if case not in records.rows.get(MEASURED, {}):
+                records.add(MEASURED, case, evaluate(path, backend, config))
+    if set(records.rows.get(TIMED, {}).get('all', Row({}, {})).ratios) != set(runs):
+        settings = Settings(args.threads, args.clock, quick=False)
+        records.add(TIMED, 'all', measure_times(runs, config, settings))
+
+
 def main() -> None:
     args = parse_args()
     conditions = describe(args)
@@ -220,25 +144,7 @@ def main() -> None:
         records.rows.clear()
         shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
-    config = Config.fromfile(args.float[0])
-    runs: dict[str, tuple[Path, str]] = {}
-    for candidate in candidates(args, folder):
-        path = folder / candidate.file
-        print(f'{candidate.name}: {path}', flush=True)
-        try:
-            write(candidate, path)
-        except ImportError as error:
-            print(f'left out: {candidate.name} ({error})', flush=True)
-            continue
-        for backend in candidate.backends:
-            case = f'{candidate.name}, {BACKENDS[backend]}'
-            runs[case] = path, backend
-            if case not in records.rows.get(MEASURED, {}):
-                records.add(MEASURED, case, evaluate(path, backend, config))
-    if set(records.rows.get(TIMED, {}).get('all', Row({}, {})).ratios) != set(runs):
-        records.add(
-            TIMED, 'all', measure_times(runs, config, Settings(args.threads, args.clock, False))
-        )
+    measure(args, records, folder)
     text = table(records)
     atomic.write_text(args.out_dir / 'accuracy.md', text)
     print(f'\n{text}\nwritten: {args.out_dir}/accuracy.json and .md')

@@ -28,7 +28,8 @@ _XML = """<annotation><filename>{i}.png</filename><size><width>32</width><height
 
 
 def prepare(folder: Path) -> Callable[[random.Random], Callable[[Path], None]]:
-    """Return what makes a case."""
+    """Read whole annotations once, which imports what all cases need; return what makes one."""
+    _load_coco(*_write_coco(folder / 'whole'))
 
     def case(rng: random.Random) -> Callable[[Path], None]:
         return lambda target: rng.choice((_try_coco, _try_voc))(target, rng)
@@ -52,7 +53,8 @@ def _load(**config: object) -> None:
             dataset[i]
 
 
-def _try_coco(folder: Path, rng: random.Random) -> None:
+def _write_coco(folder: Path) -> tuple[Path, Path]:
+    """Write a data set, and return its annotation file and the folder of its pictures."""
     _draw(folder / 'images', 3)
     boxes = [[3, 4, 17, 15], [1, 1, 8, 8]]
     content = dict(
@@ -65,15 +67,25 @@ def _try_coco(folder: Path, rng: random.Random) -> None:
         categories=[dict(id=i, name=name) for i, name in enumerate(_CLASSES)],
     )  # fmt: skip
     path = folder / 'train.json'
-    by_bytes = rng.random() < 0.3
-    changed = content if by_bytes else mutated(content, rng, rng.choice((1, 1, 3)))
-    path.write_text(json.dumps(changed, default=repr, skipkeys=True), errors='replace')
-    if by_bytes:
-        damage_file(path, rng)
+    path.write_text(json.dumps(content))
+    return path, folder / 'images'
+
+
+def _load_coco(path: Path, images: Path) -> None:
     _load(
-        type='CocoDataset', ann_file=str(path), data_prefix=dict(img=str(folder / 'images')),
+        type='CocoDataset', ann_file=str(path), data_prefix=dict(img=str(images)),
         filter_cfg=dict(filter_empty_gt=True, min_size=1),
     )  # fmt: skip
+
+
+def _try_coco(folder: Path, rng: random.Random) -> None:
+    path, images = _write_coco(folder)
+    if rng.random() < 0.3:
+        damage_file(path, rng)
+    else:
+        changed = mutated(json.loads(path.read_text()), rng, rng.choice((1, 1, 3)))
+        path.write_text(json.dumps(changed, default=repr, skipkeys=True), errors='replace')
+    _load_coco(path, images)
 
 
 def _try_voc(folder: Path, rng: random.Random) -> None:

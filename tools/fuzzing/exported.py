@@ -1,5 +1,6 @@
 """Damaged exported files, other files, and odd pictures, for what executes them."""
 
+import importlib
 import random
 import shutil
 from collections.abc import Callable
@@ -48,6 +49,8 @@ _SHAPES = ((0, 0, 3), (1, 1, 3), (40, 50, 3), (40, 50), (40, 50, 4), (3, 40, 50)
 
 def prepare(folder: Path) -> Callable[[random.Random], Callable[[Path], None]]:
     """Export a classifier; return what makes a case of it."""
+    for name in ('mmpretrain.structures', 'onnxruntime', 'openvino'):
+        importlib.import_module(name)  # once, not in each case
     dataset = dict(type='CustomDataset', metainfo=dict(classes=['a', 'b', 'c']), pipeline=_PIPELINE)
     config = Config(
         dict(model=_MODEL, default_scope='mmpretrain', test_dataloader=dict(dataset=dataset))

@@ -1,5 +1,6 @@
 """Checkpoints that a run can be resumed from whenever it is killed."""
 
+import inspect
 from collections import deque
 from contextlib import nullcontext
 from typing import Any
@@ -10,6 +11,7 @@ from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
 from mmengine.runner import Runner
 
 from mmqnet import atomic
+from mmqnet.checks import check_keys
 from mmqnet.engine.atomic_backend import ATOMIC, AtomicBackend
 from mmqnet.registry import HOOKS
 
@@ -23,6 +25,9 @@ class CheckpointHook(MMEngineCheckpointHook):
     written aside and renamed, ``last_checkpoint`` after the checkpoint that it names, and removing
     comes last. Other storage than local files is left to MMEngine's backends.
 
+    Raises:
+        ValueError: If an argument is unknown; MMEngine's finds that when it saves.
+
     Example:
         >>> from mmengine.registry import HOOKS
         >>> hook = HOOKS.build(dict(type='mmqnet.CheckpointHook', interval=1, max_keep_ckpts=2))
@@ -30,6 +35,12 @@ class CheckpointHook(MMEngineCheckpointHook):
 
     backend_args: dict[str, Any] | None
     keep_ckpt_ids: deque[int]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        unknown = self.args.keys() - inspect.signature(Runner.save_checkpoint).parameters
+        known = list(inspect.signature(MMEngineCheckpointHook.__init__).parameters)[1:-1]
+        check_keys(dict.fromkeys(unknown), known, 'CheckpointHook')
 
     def before_train(self, runner: Runner) -> None:
         """Choose the file backend."""

@@ -114,7 +114,7 @@ def export_onnx(
     )
     write_other_weights(graph)
     guard_float_layers(graph)
-    _tidy(model, metadata or {})
+    _tidy(model, output_names, metadata or {})
     data = save(model, path)
     return ExportReport(
         path=str(path),
@@ -130,10 +130,12 @@ def export_onnx(
     )
 
 
-def _tidy(model: ir.Model, metadata: Mapping[str, str]) -> None:
+def _tidy(model: ir.Model, output_names: Sequence[str], metadata: Mapping[str, str]) -> None:
     """Remove what is left over, and torch's notes, which hold paths of this machine."""
     graph = model.graph
     graph.sort()
+    for value, name in zip(graph.outputs, output_names, strict=True):
+        value.name = name  # a quantizer at the end has brought its own
     if any(node.domain == TREES for node in graph):
         model.opset_imports[TREES] = 3
     ir.passes.Sequential(

@@ -99,11 +99,14 @@ def quantized_network(
     tell_sums_apart(graph, codes)
     written = [_write_layer(layer, codes) for layer in layers.values()]
     _write_other_weights(graph)
+    sums = _sums(graph)
+    if codes:
+        _keep_sums_in_float(graph)
     graphs.tidy(graph)
     return QdqNetwork(
         graph_module,
         quantizers,
-        (*written, *_float_layers(graph, layers), *_sums(graph)),
+        (*written, *_float_layers(graph, layers), *sums),
         tuple(_step(output) for output in _outputs(graph)),
     )
 
@@ -182,6 +185,16 @@ def _sums(graph: Graph) -> list[QdqLayer]:
         reason = _reason_behind(node) if integers else 'its operands are not quantized'
         found.append(QdqLayer(name, 'add', '', reason))
     return found
+
+
+def _keep_sums_in_float(graph: Graph) -> None:
+    """Give sums that end in float floats: XNNPACK would take their int8 operands, and fail."""
+    for node in [n for n in graph.nodes if is_call(n, aten.add.Tensor) and _reason_behind(n)]:
+        for value in [a for a in node.args if is_call(a, DEQUANTIZE)]:
+            integers, scale, zero_point = value.args[:3]
+            x = add_call(node, aten.to.dtype, integers, torch.float32)
+            x = add_call(node, aten.sub.Tensor, x, float(zero_point))
+            node.replace_input_with(value, add_call(node, aten.mul.Tensor, x, scale))
 
 
 def _write_other_weights(graph: Graph) -> None:

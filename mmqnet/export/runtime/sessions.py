@@ -62,7 +62,7 @@ class OpenVINOSession(Session):
         try:
             model = core.read_model(path)
             self.compiled = core.compile_model(model, 'CPU', settings)
-        except RuntimeError as error:
+        except Exception as error:  # a RuntimeError, or of text in the file that is none
             raise cannot_run(self.name, path, error) from error
         strings = {
             name: str(model.get_rt_info(['framework', name]).value)

@@ -1,0 +1,37 @@
+"""Quantized detectors in ONNX Runtime: codes and boxes against those of the model."""
+
+import pytest
+from exported import SIZE, pictures, small_detector
+from mmengine.config import Config
+from toy_models import calibrated
+
+from mmqnet.export.detection import export_module
+from mmqnet.export.onnx import count_integer_layers, export_onnx
+from mmqnet.export.verify import compare_codes
+from mmqnet.export.verify_outputs import compare_outputs
+from mmqnet.models import QuantizationConfig, convert
+
+
+@pytest.mark.parametrize('name', ['SSD', 'RetinaNet'])
+def test_codes_and_boxes_agree(root, name, tmp_path):
+    """All layers in integers, one picture and three."""
+    model, config = small_detector(name)
+    recipe = Config.fromfile(root / 'configs/_base_/quantization/w3-a8-int.py').quantization
+    shared = {'neck.fpn_convs': dict(output=dict(levels='uint8'))} if name == 'RetinaNet' else {}
+    convert(model, QuantizationConfig.from_dict(dict(recipe, overrides=shared)))
+    preprocessor = model.data_preprocessor
+    calibrated(model, (pictures(2) - preprocessor.mean) / preprocessor.std)
+    module = export_module(model.eval(), config, shape=(SIZE, SIZE))
+    path = tmp_path / 'file.onnx'
+    names, metadata = module.output_names, module.metadata
+    report = export_onnx(module, [module.example()], path, output_names=names, metadata=metadata)
+    layers = count_integer_layers(path, openvino=False)
+    assert sum(layer.onnxruntime for layer in layers) >= 0.8 * len(layers)
+    assert all(layer.weights != 'float' for layer in report.layers)
+    inputs = [[pictures(1, seed=4)], [pictures(3, seed=5)]]
+    for found in compare_codes(path, module, inputs):
+        assert found.different == found.off_by_one, found
+        assert found.equal_but_ties > 0.99, found
+    boxes = compare_outputs(path, module, inputs)
+    assert boxes.count > 10
+    assert boxes.share > 0.8
