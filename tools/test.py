@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 try:
@@ -18,6 +19,9 @@ from mmqnet.failures import one_line_errors
 
 if TYPE_CHECKING:
     from mmengine.config import Config
+
+# By the ending of an exported file.
+RUNTIMES = {'.onnx': 'onnxruntime or openvino', '.tflite': 'litert', '.pte': 'executorch'}
 
 
 def parse_args() -> argparse.Namespace:
@@ -42,8 +46,9 @@ def parse_args() -> argparse.Namespace:
     args = parser.parse_args()
     if args.out and not args.out.endswith(('.pkl', '.pickle')):
         parser.error(f'--out should end in .pkl or .pickle, but got {args.out!r}')
-    if args.checkpoint.endswith(('.onnx', '.tflite', '.pte')) and not args.backend:
-        parser.error(f'{args.checkpoint!r} needs --backend onnxruntime or openvino')
+    runtimes = RUNTIMES.get(Path(args.checkpoint).suffix)
+    if runtimes and not args.backend:
+        parser.error(f'{args.checkpoint!r} needs --backend {runtimes}')
     if args.backend and (args.tta or args.soft):
         parser.error(f'--backend {args.backend} takes neither --tta nor --soft')
     return args
