@@ -218,6 +218,15 @@ def test_an_empty_data_set_is_named(tmp_path, last):
         DATASETS.build(config | last)
 
 
+def test_annotations_that_cannot_be_read_are_named(tmp_path):
+    path = tmp_path / 'train.json'
+    path.write_text('{"images": [{"id": 0}], "annotations": [], "categories": []}')
+    config = dict(type='CocoDataset', ann_file=str(path), data_prefix=dict(img=''))
+    message = r"CocoDataset of `ann_file` .*train\.json. cannot be read: KeyError: 'file_name'"
+    with DefaultScope.overwrite_default_scope('mmdet'), pytest.raises(ValueError, match=message):
+        DATASETS.build(config)
+
+
 def test_torchvision_imports(run_python):
     """Whether or not its operators fit this torch."""
     pytest.importorskip('torchvision')

@@ -73,6 +73,8 @@ def _cause_of(error: Exception) -> str | None:
             f'{worker[0].rstrip(" .")}: fewer `train_dataloader.num_workers` need less memory, and '
             '0 shows an error of the data pipeline'
         )
+    if isinstance(error, AssertionError) and 'resumed keys cannot be modified' in str(error):
+        return 'the `message_hub` of the checkpoint that it was resumed from is damaged'
     lines = str(error).strip().splitlines() or [type(error).__name__]
     # the text of an error in a worker is its whole traceback, the message last
     is_of_worker = lines[0].startswith('Caught ') and 'in DataLoader worker' in lines[0]

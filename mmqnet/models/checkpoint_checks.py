@@ -6,7 +6,6 @@ many they are.
 
 import logging
 import re
-import zipfile
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -17,7 +16,7 @@ from mmengine.model import BaseTTAModel
 from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
 
-from mmqnet.models.packed_weights import check_file, unpack
+from mmqnet.models.packed_weights import check_file, has_zip_end, unpack
 
 _QUANTIZER = re.compile(r'(.*?_quantizer)\.')
 
@@ -153,7 +152,7 @@ def check_end(path: str) -> None:
     if not file.is_file():
         raise FileNotFoundError(f'the checkpoint {path!r} does not exist')
     with file.open('rb') as begin:  # a zip file, unless it is of a torch before 1.6
-        if begin.read(2) == b'PK' and not zipfile.is_zipfile(file):
+        if begin.read(2) == b'PK' and not has_zip_end(file):
             raise ValueError(f'the checkpoint {path!r} is truncated: its end is missing')
     check_file(path)
 

@@ -1,6 +1,5 @@
 """From a config and a checkpoint to a quantized model, without a runner."""
 
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from torch import nn
 
 from mmqnet.layers import parameter_roles
 from mmqnet.models.checkpoint_checks import check_state, read_checkpoint, weights_of
+from mmqnet.models.packed_weights import has_zip_end
 from mmqnet.models.report import QuantizationReport
 from mmqnet.quantizers import quantizers_of
 
@@ -62,7 +62,7 @@ def is_complete(checkpoint: str | Path) -> bool:
         >>> is_complete(path)
         False
     """
-    return Path(checkpoint).is_dir() or zipfile.is_zipfile(checkpoint)  # DeepSpeed's are folders
+    return Path(checkpoint).is_dir() or has_zip_end(checkpoint)  # DeepSpeed's are folders
 
 
 def load_weights(model: nn.Module, path: str) -> None:

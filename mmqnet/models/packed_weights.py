@@ -89,6 +89,14 @@ def _expanded(layers: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, Te
         yield name, torch.cat([rows[first] for first in sorted(rows)]) if len(rows) > 1 else rows[0]
 
 
+def has_zip_end(path: str | Path) -> bool:
+    """Return whether a file has the table of a zip file at its end."""
+    try:
+        return zipfile.is_zipfile(path)
+    except zipfile.BadZipFile:  # Python 3.11 raises it for some damaged tables
+        return False
+
+
 def check_file(path: str) -> None:
     """Refuse a packed checkpoint of which a byte has changed, or that has no end.
 
@@ -104,7 +112,7 @@ def check_file(path: str) -> None:
         return
     with open(path, 'rb') as begin:
         is_zip = begin.read(2) == b'PK'
-    if is_zip and not zipfile.is_zipfile(path):
+    if is_zip and not has_zip_end(path):
         raise ValueError(f'the checkpoint {path!r} is truncated: its end is missing')
     try:
         damaged = _damaged_entry(path) if is_zip else None

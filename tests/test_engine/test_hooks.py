@@ -22,6 +22,7 @@ from mmqnet.calibration import calibrate_on_samples
 from mmqnet.engine.hooks import (
     BatchNormReestimationHook,
     CalibrationHook,
+    CheckpointHook,
     PhaseHook,
     SoftHardGapHook,
     TemperatureHook,
@@ -591,6 +592,10 @@ class TestConfigs:
     def test_phases(self):
         with pytest.raises(ValueError, match=r"`PhaseHook\.schedule\[0\]\.phase` .*'weight'"):
             PhaseHook([dict(begin=0, phase='weight')])
+
+    def test_checkpoint(self):
+        with pytest.raises(ValueError, match=r"`CheckpointHook` has the unknown key 'max_keep'"):
+            CheckpointHook(max_keep=3)
 
     def test_temperature_by_a_list(self):
         message = r"`by` should be 'epoch' or .* got \['epoch'\]"

@@ -130,6 +130,39 @@ def test_wrong_files_to_resume_from(configs, files, tmp_path):
     refused(configs / 'float.py', tmp_path / 'r', path, 'is truncated', resume=True)
 
 
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        (dict(meta=None), '`meta` .* should hold `epoch` and `iter`'),
+        (dict(meta=dict(epoch=1, iter=-1)), '`meta` .* should hold `epoch` and `iter`'),
+        (dict(message_hub=[]), 'should hold the `message_hub` of a training'),
+        (
+            dict(optimizer=dict(state={0: 1.0})),
+            '`optimizer` .* should be the state of an optimizer',
+        ),
+    ],
+)
+def test_a_training_cannot_resume_from_a_part(configs, files, tmp_path, changes, message):
+    saved = torch.load(files / 'float.pth')
+    whole = dict(meta=dict(epoch=1, iter=6), message_hub=dict(resumed_keys={}), optimizer={})
+    torch.save({**saved, **whole, **changes}, tmp_path / 'part.pth')
+    runner = make_runner(
+        configs / 'float.py', tmp_path / 'r', load_from=str(tmp_path / 'part.pth'), resume=True
+    )
+    runner.register_hook(CheckpointCheckHook())
+    with pytest.raises(ValueError, match=message):
+        runner.train()
+
+
+def test_entries_that_are_no_tensors(configs, files, tmp_path):
+    saved = torch.load(files / 'float.pth')
+    saved['state_dict']['backbone.conv1.weight'] = 'text'
+    torch.save(saved, tmp_path / 'text.pth')
+    message = r'`backbone\.conv1\.weight` should be a tensor, but is of the type str'
+    with pytest.raises(ValueError, match=message):
+        start(configs / 'float.py', tmp_path / 'r', tmp_path / 'text.pth')
+
+
 def test_the_latest_of_an_interrupted_run(configs, files, tmp_path):
     """As MMDetection's own `--resume`, which leaves the search to the runner."""
     (tmp_path / 'last_checkpoint').write_text(str(files / 'truncated.pth'))

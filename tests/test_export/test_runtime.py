@@ -285,6 +285,9 @@ def test_metadata_survive_strings():
     assert FileMetadata.from_strings({**strings, 'of others': '?'}, 'file') == file
     with pytest.raises(ValueError, match='`task` should be'):
         FileMetadata.from_strings({**strings, 'task': 'segmentation'}, 'file')
+    for name, text in dict(input_size='[0, 9]', mean='[1]', clip_border='1', layers='[').items():
+        with pytest.raises(ValueError, match=f'`{name}` in the metadata of .* is damaged'):
+            FileMetadata.from_strings({**strings, name: text}, 'file')
 
 
 def test_evaluation_drops_what_looks_at_layers():
