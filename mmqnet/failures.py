@@ -21,13 +21,13 @@ def one_line_errors() -> Iterator[None]:
     keep their traceback; with the environment variable ``MMQNET_TRACEBACK`` all do.
 
     Example:
-        >>> from mmqnet.atomic import write_text
+        >>> from mmqnet.checks import check_bool
         >>> try:
         ...     with one_line_errors():
-        ...         write_text('/dev/null/a', '')
+        ...         check_bool(1, 'key')
         ... except SystemExit as end:
         ...     print(str(end).partition(': ')[2])
-        error: [Errno 20] Not a directory: '/dev/null'
+        error: `key` should be True or False, but got 1
     """
     try:
         yield

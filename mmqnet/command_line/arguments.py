@@ -62,7 +62,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_trust(parser: argparse.ArgumentParser) -> None:
-    """Add the argument that allows checkpoints which hold more than weights."""
+    """Add the argument that allows checkpoints which hold more than weights.
+
+    Example:
+        >>> parser = argparse.ArgumentParser()
+        >>> add_trust(parser)
+        >>> parser.parse_args([]).trust_checkpoint
+        False
+    """
     parser.add_argument(
         '--trust-checkpoint',
         action='store_true',

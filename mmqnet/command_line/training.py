@@ -44,6 +44,16 @@ def train(runner: Runner) -> None:
 
     Raises:
         RuntimeError: If the training was stopped by one of these.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> def fail():
+        ...     raise OSError(28, 'No space left on device')
+        >>> train(SimpleNamespace(train=fail, epoch=0, iter=7, work_dir='/nowhere'))
+        Traceback (most recent call last):
+            ...
+        RuntimeError: the training stopped after 7 iterations, in epoch 1: [Errno 28] No space left
+        on device. It had saved no checkpoint
     """
     # a disk that is full would print a traceback for each line of the log
     logging.raiseExceptions = False
