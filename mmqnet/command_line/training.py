@@ -49,7 +49,9 @@ def train(runner: Runner) -> None:
         >>> from types import SimpleNamespace
         >>> def fail():
         ...     raise OSError(28, 'No space left on device')
-        >>> train(SimpleNamespace(train=fail, epoch=0, iter=7, work_dir='/nowhere'))
+        >>> runner = SimpleNamespace(train=fail, load_or_resume=fail, epoch=0, iter=7)
+        >>> runner.work_dir = '/nowhere'
+        >>> train(runner)
         Traceback (most recent call last):
             ...
         RuntimeError: the training stopped after 7 iterations, in epoch 1: [Errno 28] No space left
