@@ -60,7 +60,7 @@ def test_prefix_alone_imports_mmqnet(run_python):
     code = """
         import sys
         from mmengine.registry import HOOKS, MODELS
-        assert 'mmqnet' not in sys.modules
+        assert 'mmqnet.engine' not in sys.modules
         with HOOKS.switch_scope_and_registry('mmdet') as hooks:
             print(hooks.get('mmqnet.TemperatureHook').__name__)
         print(MODELS.get('mmqnet.QuantizedModel').__name__)

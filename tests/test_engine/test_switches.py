@@ -311,7 +311,7 @@ class TestVisualizationBackends:
         quantizers = quantizers_of(run.model)
         for name, quantizer in quantizers.items():
             for scale in ('alpha', 'beta'):
-                _, last = scalars[f'{scale}/{name}']
+                *_, last = scalars[f'{scale}/{name}']
                 assert last == pytest.approx(float(getattr(quantizer, scale)), rel=1e-6)
         assert len(quantizers) == 35
         # the data set is repeated twice: two passes of three iterations
@@ -326,7 +326,7 @@ class TestVisualizationBackends:
         lines = (Path(run.log_dir) / 'vis_data/scalars.json').read_text()
         scales = [line for line in map(json.loads, lines.splitlines()) if any(
             key.startswith('alpha/') for key in line)]  # fmt: skip
-        assert [line['step'] for line in scales] == [3, 6]
+        assert [line['step'] for line in scales] == [1, 3, 6]
 
     @pytest.mark.parametrize(
         ('interval', 'error'), [(0, ValueError), (1.5, TypeError), (True, TypeError)]
