@@ -204,6 +204,8 @@ try:  # the samples of one process are broken
 except Exception as error:
     with open(f'{sys.argv[1]}/error{rank}.txt', 'w') as file:
         file.write(f'{type(error).__name__}: {error}')
+dist.barrier()
+dist.destroy_process_group()  # its threads may abort a process that ends with them running
 """
 
 
