@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from mmqnet.export.freeze import FrozenQuantizer
+from mmqnet.export.tables import render
 from mmqnet.quantizers import Staircase
 
 PREFIX = 'model.'  # of the names of modules in a wrapper
@@ -85,3 +86,21 @@ def inputs_of_quantizers(
     for handle in handles:
         handle.remove()
     return seen
+
+
+def codes_table(agreement: Sequence[CodeAgreement], title: str, decimals: int) -> str:
+    """Return a table of the quantizers, and below it the least share of equal codes.
+
+    Args:
+        agreement: Of each quantizer; at least one.
+        title: Above the table.
+        decimals: Of the percentages.
+    """
+    share = f'.{decimals}%'
+    rows = []
+    for a in agreement:
+        shares = (f'{part:{share}}' for part in (a.equal, a.off_by_one / a.count))
+        rows.append((a.name, str(a.count), *shares, str(a.ties)))
+    worst = min(agreement, key=lambda a: a.equal_but_ties)
+    note = f'Least share of equal codes but for ties: {worst.equal_but_ties:{share}} ({worst.name})'
+    return render(title, ('quantizer', 'codes', 'equal', 'off by one', 'ties'), rows, [note])

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from mmqnet.export.agreement import CodeAgreement
+from mmqnet.export.agreement import CodeAgreement, codes_table
 from mmqnet.export.onnx.integer_layers import LayerPrecision
 from mmqnet.export.onnx.report import ExportReport
 from mmqnet.export.tables import render
@@ -116,7 +116,7 @@ class ExportSummary:
         ]  # fmt: skip
         parts = [render('Layers', headings, rows, notes)]
         if self.agreement:
-            parts.append(self._codes())
+            parts.append(codes_table(self.agreement, 'Codes', 4))
         if self.outputs is not None:
             found = self.outputs
             parts.append(
@@ -139,12 +139,3 @@ class ExportSummary:
         for item, metric in zip(values['metrics'], self.metrics, strict=True):
             item.update(difference=metric.difference)
         return json.dumps(values, indent=2)
-
-    def _codes(self) -> str:
-        rows = [
-            (a.name, str(a.count), f'{a.equal:.4%}', f'{a.off_by_one / a.count:.4%}', str(a.ties))
-            for a in self.agreement
-        ]
-        worst = min(self.agreement, key=lambda a: a.equal_but_ties)
-        note = f'Least share of equal codes but for ties: {worst.equal_but_ties:.4%} ({worst.name})'
-        return render('Codes', ('quantizer', 'codes', 'equal', 'off by one', 'ties'), rows, [note])

@@ -12,6 +12,8 @@ import torch
 from comparison import FLOAT, RATES, Cell, Run, best_rate
 
 from mmqnet import atomic
+from mmqnet.models import read_checkpoint
+from mmqnet.safe_checkpoints import safe_loading
 
 
 @dataclass(frozen=True)
@@ -122,7 +124,8 @@ class Results:
 
 def describe(args: argparse.Namespace) -> dict[str, Any]:
     """Return what all trainings share: float weights, settings, versions."""
-    state = torch.load(args.checkpoint, map_location='cpu', weights_only=False)['state_dict']
+    with safe_loading():
+        state = read_checkpoint(str(args.checkpoint))['state_dict']
     digest = hashlib.sha256()
     for name, value in state.items():
         digest.update(name.encode())

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from mmqnet.export.agreement import CodeAgreement
+from mmqnet.export.agreement import CodeAgreement, codes_table
 from mmqnet.export.qdq.network import QdqLayer
 from mmqnet.export.qdq.verify import OutputCodes
 from mmqnet.export.tables import render
@@ -50,7 +50,8 @@ class QdqReport:
             'Operators of the file: ' + '; '.join(map(_operator, self.operators.items())),
         ]
         parts = [render('Layers', ('layer', 'kind', 'weights', 'in float since'), rows, notes)]
-        parts += [self._codes()] if self.codes else []
+        if self.codes:
+            parts.append(codes_table(self.codes, 'Codes, of each layer for the same input', 3))
         parts += [self.note] if self.note else []
         parts += [self._outputs()] if self.outputs else []
         return '\n'.join(parts)
@@ -63,16 +64,6 @@ class QdqReport:
         for item, output in zip(values['outputs'], self.outputs, strict=True):
             item.update(equal=output.equal, mean_difference=output.mean_difference)
         return json.dumps(values, indent=2)
-
-    def _codes(self) -> str:
-        rows = [
-            (a.name, str(a.count), f'{a.equal:.3%}', f'{a.off_by_one / a.count:.3%}', str(a.ties))
-            for a in self.codes
-        ]
-        worst = min(self.codes, key=lambda a: a.equal_but_ties)
-        note = f'Least share of equal codes but for ties: {worst.equal_but_ties:.3%} ({worst.name})'
-        title = 'Codes, of each layer for the same input'
-        return render(title, ('quantizer', 'codes', 'equal', 'off by one', 'ties'), rows, [note])
 
     def _outputs(self) -> str:
         rows = [
