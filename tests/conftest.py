@@ -9,6 +9,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
+from quick_start import make_quick
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -95,6 +96,11 @@ LONGEST_FILES = (
     'test_batch_norm_reestimation.py',
     'test_quantized_model.py',
 )
+
+
+def pytest_collection_finish():
+    """Prepare the process when all test files are imported."""
+    make_quick()
 
 
 def pytest_collection_modifyitems(items):

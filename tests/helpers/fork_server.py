@@ -15,8 +15,14 @@ _SERVER = """
 import json, os, runpy, sys, traceback
 import mmqnet, mmqnet.engine.hooks, mmqnet.engine.optimizers, mmqnet.models
 import mmqnet.command_line.configs, mmqnet.command_line.runners
-import mmdet.datasets, mmdet.evaluation, mmdet.models, mmdet.visualization
+import mmdet.datasets, mmdet.engine, mmdet.evaluation, mmdet.models, mmdet.visualization
+from mmengine.hub import get_config
+from mmengine.utils.dl_utils import collect_env
+from quick_start import make_quick
 
+make_quick()
+get_config('mmdet::ssd/ssd300_coco.py')  # the base of most; reads the metafiles
+collect_env()  # for the logs; imports what it needs
 replies = open(int(sys.argv[1]), 'w', buffering=1)  # what is imported may print
 for line in sys.stdin:
     request = json.loads(line)

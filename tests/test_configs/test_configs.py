@@ -1,6 +1,5 @@
 """Every shipped config: loaded, checked, and at a small size calibrated, trained and evaluated."""
 
-import gc
 import math
 import re
 from pathlib import Path
@@ -280,14 +279,11 @@ def data(tmp_path_factory):
 def small_run(data, monkeypatch, tmp_path):
     """Runs the training of a shrunk config in the folder of the data."""
     monkeypatch.chdir(data)
-    # what takes most of a run of seconds: formatting the config as text, k-means of large layers
-    # for many levels, and collecting garbage among all that earlier tests have imported
-    monkeypatch.setattr(Config, 'pretty_text', property(lambda self: str(self._cfg_dict)))
+    # what takes most of a run of seconds: k-means of large layers for many levels
     exact = thresholds.kmeans_1d
     monkeypatch.setattr(
         thresholds, 'kmeans_1d', lambda x, k: exact(x[:: math.ceil(len(x) / 1024)], k)
     )
-    gc.freeze()
 
     def run(name):
         config = shrink(config_of(name))
@@ -297,8 +293,7 @@ def small_run(data, monkeypatch, tmp_path):
         runner.train()
         return runner
 
-    yield run
-    gc.unfreeze()
+    return run
 
 
 @pytest.mark.parametrize('name', MODELS)
