@@ -63,10 +63,9 @@ default_hooks = dict(
         dict(begin=0.8, phase='both')]))
 """
 BEST = """
-_base_ = 'survival.py'
-default_hooks = dict(
-    calibration=dict(num_samples=1), checkpoint=dict(save_best='coco/bbox_mAP', rule='greater'))
-train_dataloader = dict(num_workers=0, persistent_workers=False)
+_base_ = 'float.py'
+default_hooks = dict(checkpoint=dict(
+    type='mmqnet.CheckpointHook', max_keep_ckpts=1, save_best='coco/bbox_mAP', rule='greater'))
 train_cfg = dict(max_epochs=1, val_interval=1)
 """
 # By iterations; a phase begins where a checkpoint is saved, so that a resumed run calibrates.
