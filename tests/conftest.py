@@ -9,6 +9,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
+from fork_server import ForkServer
 from quick_start import make_quick
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -56,6 +57,14 @@ def _fixed_seed():
 def root() -> Path:
     """Return the folder of the checkout."""
     return ROOT
+
+
+@pytest.fixture(scope='session')
+def server(root, tmp_path_factory):
+    """Return what runs our tools in forks of one process: its imports take most of their time."""
+    server = ForkServer(root, tmp_path_factory.mktemp('server'))
+    yield server
+    server.close()
 
 
 @pytest.fixture(scope='session')

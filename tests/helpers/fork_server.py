@@ -10,11 +10,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 _SERVER = """
 import json, os, runpy, sys, traceback
 import mmqnet, mmqnet.engine.hooks, mmqnet.engine.optimizers, mmqnet.models
-import mmqnet.command_line.configs, mmqnet.command_line.runners
+import mmqnet.command_line.checkpoints, mmqnet.command_line.configs
+import mmqnet.command_line.runners, mmqnet.command_line.training_hints
 import mmdet.datasets, mmdet.engine, mmdet.evaluation, mmdet.models, mmdet.visualization
 from mmengine.hub import get_config
 from mmengine.utils.dl_utils import collect_env
@@ -33,6 +35,7 @@ for line in sys.stdin:
         continue
     os.setsid()
     os.environ.update(request['environment'])
+    os.chdir(request['working_directory'])
     ranks = []
     for rank in range(1, request['processes']):
         pid = os.fork()
@@ -58,10 +61,9 @@ class ForkServer:
     Args:
         root: The first entry of the module search path.
         folder: For what they print.
-        working_directory: Of the scripts. Default: ``root``.
     """
 
-    def __init__(self, root: Path, folder: Path, working_directory: Path | None = None) -> None:
+    def __init__(self, root: Path, folder: Path) -> None:
         helpers = Path(__file__).parent
         environment = {
             **os.environ,
@@ -71,17 +73,28 @@ class ForkServer:
         receiving, sending = os.pipe()
         self._server = subprocess.Popen(
             [sys.executable, '-c', _SERVER, str(sending)],
-            cwd=working_directory or root, env=environment, text=True, pass_fds=[sending],
+            cwd=root, env=environment, text=True, pass_fds=[sending],
             stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
         )  # fmt: skip
         os.close(sending)
         self._replies = os.fdopen(receiving)
+        self._root = root
         self._output = folder / 'output.txt'
 
-    def start(self, script: Path | str, *arguments: object, processes: int = 1) -> None:
+    def start(
+        self,
+        script: Path | str,
+        *arguments: object,
+        processes: int = 1,
+        working_directory: Path | None = None,
+    ) -> None:
         """Start a script; the one before must have ended.
 
-        Several processes find each other as those that ``torchrun`` starts.
+        Args:
+            script: Its path.
+            arguments: Of its command line.
+            processes: They find each other as those that ``torchrun`` starts.
+            working_directory: Of the script. Default: ``root``.
         """
         self._output.write_text('')
         request = dict(
@@ -89,6 +102,7 @@ class ForkServer:
             output=str(self._output),
             processes=processes,
             environment=_environment(processes),
+            working_directory=str(working_directory or self._root),
         )
         self._server.stdin.write(json.dumps(request) + '\n')
         self._server.stdin.flush()
@@ -107,9 +121,9 @@ class ForkServer:
         """Return whether the server has not told its end yet."""
         return not select.select([self._replies], [], [], 0)[0]
 
-    def run(self, script: Path | str, *arguments: object, processes: int = 1) -> tuple[int, str]:
-        """Start a script and wait for its end."""
-        self.start(script, *arguments, processes=processes)
+    def run(self, script: Path | str, *arguments: object, **options: Any) -> tuple[int, str]:
+        """Start a script, with the options of :meth:`start`, and wait for its end."""
+        self.start(script, *arguments, **options)
         return self.wait()
 
     def kill_when(self, moment) -> tuple[int, str]:

@@ -8,8 +8,11 @@ from mmengine.dist import get_rank
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
+from quick_start import make_quick
 
 from mmqnet.engine.unwrap import unwrap
+
+make_quick()  # this module is imported by a config, in processes of their own
 
 
 @HOOKS.register_module()

@@ -10,6 +10,9 @@ from nbclient import NotebookClient
 pytest.importorskip('onnxruntime')
 NOTEBOOK = Path(__file__).parents[2] / 'docs' / 'tutorials' / 'quantize_your_detector.ipynb'
 SMALLEST = """
+from quick_start import make_quick
+
+make_quick()
 NUM_TRAIN, NUM_VAL = 8, 4
 FLOAT_EPOCHS, QUANTIZED_EPOCHS = 1, 1
 FLOAT_CHECKPOINT = Path('nowhere.pth')
@@ -36,7 +39,8 @@ def test_it_runs_from_a_data_set_to_onnx(committed, root, tmp_path):
     (settings,) = [c for c in notebook.cells if 'parameters' in c.metadata.get('tags', ())]
     settings.source = SMALLEST
     client = NotebookClient(notebook, timeout=600, resources={'metadata': {'path': str(tmp_path)}})
-    client.execute(env={**os.environ, 'PYTHONPATH': str(root), 'IPYTHONDIR': str(tmp_path)})
+    path = f'{root}{os.pathsep}{root / "tests" / "helpers"}'
+    client.execute(env={**os.environ, 'PYTHONPATH': path, 'IPYTHONDIR': str(tmp_path)})
     assert pictures(notebook) == pictures(committed)
     text = ''.join(output.get('text', '') for output in outputs(notebook))
     assert 'layers quantized; weights' in text  # the table is text in a notebook too

@@ -4,7 +4,6 @@ import re
 from pathlib import Path
 
 import pytest
-from fork_server import ForkServer
 from synthetic_data import write_class_folders, write_coco
 
 pytest.importorskip('mmpretrain')
@@ -37,12 +36,9 @@ CLASSIFIER = (
 
 
 @pytest.fixture(scope='module')
-def project(root, tmp_path_factory):
-    """A folder, and a server that runs our tools in it."""
-    folder = tmp_path_factory.mktemp('my_project')
-    server = ForkServer(root, folder, working_directory=folder)
-    yield folder, server
-    server.close()
+def project(tmp_path_factory, server):
+    """A folder, and a server that runs our tools."""
+    return tmp_path_factory.mktemp('my_project'), server
 
 
 def write_configs(page: Path, folder: Path) -> None:
@@ -69,7 +65,7 @@ def follow(page: Path, project, options: tuple[str, ...], hooks: tuple[str, ...]
         values = [word for word in more if '=' in word]
         names = [word for word in more if '=' not in word]
         command = (tools / tool, config, *names, '--cfg-options', *SMALL, *options, *values)
-        code, output = server.run(*command)
+        code, output = server.run(*command, working_directory=folder)
         assert code == 0, output[-3000:]
     return output
 

@@ -5,20 +5,12 @@ import re
 
 import pytest
 import torch
-from fork_server import ForkServer
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 from mmengine.runner import load_checkpoint
 
 from mmqnet.export.detection import export_module
 from mmqnet.export.onnx import export_onnx
-
-
-@pytest.fixture(scope='module')
-def server(root, tmp_path_factory):
-    server = ForkServer(root, tmp_path_factory.mktemp('server'))
-    yield server
-    server.close()
 
 
 @pytest.fixture(scope='module')

@@ -15,7 +15,6 @@ from pathlib import Path
 import mmdet
 import pytest
 import torch
-from fork_server import ForkServer
 from killed_runs import BALLAST
 from mmengine.runner import find_latest_checkpoint
 from same_end import differences
@@ -36,13 +35,6 @@ def tool(root):
         return process.returncode, process.stdout
 
     return run
-
-
-@pytest.fixture(scope='module')
-def server(root, tmp_path_factory):
-    server = ForkServer(root, tmp_path_factory.mktemp('server'))
-    yield server
-    server.close()
 
 
 # What a resumed run has to find again: moving averages, random augmentations drawn by workers, a
