@@ -94,10 +94,10 @@ def run_python():
 # Their tests start processes or train many models: they begin first, so that no core ends up with
 # one of them alone.
 LONGEST_FILES = (
+    'test_configs.py',
     'test_train_test.py',
     'test_notebook.py',
     'test_tutorials.py',
-    'test_configs.py',
     'test_hooks.py',
     'test_families.py',
     'test_benchmarks.py',
