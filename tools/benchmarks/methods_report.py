@@ -86,7 +86,6 @@ def draw(results: MethodResults) -> Figure:
     if scores:
         axis.set_ylim(min(scores) - 0.02, max(scores) + 0.02)
     axis.legend(ncols=len(METHODS), fontsize=8)
-    figure.tight_layout()
     return figure
 
 
