@@ -95,19 +95,24 @@ def missing_runs(cells: list[Cell], seeds: list[int], scores: Mapping[str, float
     """Return the trainings to start next, in order.
 
     The first seed is trained at each rate; the other ones at the best of them, as soon as that is
-    known.
+    known. All methods at some bits come before the next bits, so that what is interrupted compares.
     """
-    return [run for cell in cells for run in _runs_of(cell, seeds, scores) if run.key not in scores]
+    rows: dict[str, list[Cell]] = {}
+    for cell in cells:
+        rows.setdefault(cell.bits, []).append(cell)
+    runs = (run for row in rows.values() for run in _runs_of(row, seeds, scores))
+    return [run for run in runs if run.key not in scores]
 
 
-def _runs_of(cell: Cell, seeds: list[int], scores: Mapping[str, float]) -> Iterator[Run]:
+def _runs_of(cells: list[Cell], seeds: list[int], scores: Mapping[str, float]) -> Iterator[Run]:
     first, *others = seeds
     for rate in RATES:
-        yield Run(cell, first, rate)
-    rate = best_rate(cell, scores, first)
-    if rate is not None:
-        for seed in others:
-            yield Run(cell, seed, rate)
+        yield from (Run(cell, first, rate) for cell in cells)
+    for seed in others:
+        for cell in cells:
+            rate = best_rate(cell, scores, first)
+            if rate is not None:
+                yield Run(cell, seed, rate)
 
 
 def number_of_runs(cells: list[Cell], seeds: list[int]) -> int:
