@@ -49,6 +49,17 @@ def test_first_seed_at_each_rate_and_others_at_the_best(plan, results):
     assert results.summary(cell).scores == (0.7, 0.71, 0.71)
 
 
+def test_methods_take_turns_at_each_rate(plan):
+    cells = plan.cells_of(['u', 'LSQ'], ['2/2', '4/4'])
+    runs = plan.MethodsPlan(cells, [0, 1]).missing({})
+    assert [(run.cell.bits, run.rate, run.cell.method) for run in runs] == [
+        (bits, rate, method)
+        for bits in ('2/2', '4/4')
+        for rate in plan.RATES
+        for method in ('u', 'LSQ')
+    ]
+
+
 def test_each_float_row_comes_once(plan):
     cells = plan.cells_of(['float', 'u', 'TWN'], ['2/32', '3/8', '2/2'])
     assert [(cell.method, cell.bits) for cell in cells] == [

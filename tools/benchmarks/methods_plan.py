@@ -89,7 +89,7 @@ class MethodsPlan:
     """Which cells are trained at which seeds.
 
     The first seed is trained at each rate; the other ones at the best of them, as soon as that is
-    known.
+    known. All methods at some bits come before the next bits, so that what is interrupted compares.
 
     Args:
         cells: What to fill.
@@ -107,18 +107,17 @@ class MethodsPlan:
 
     def missing(self, scores: Mapping[str, float]) -> list[Run]:
         """Return the trainings to start next, in order."""
-        return [
-            run
-            for cell in self._cells
-            for run in self._runs_of(cell, scores)
-            if run.key not in scores
-        ]
+        rows: dict[str, list[Cell]] = {}
+        for cell in self._cells:
+            rows.setdefault(cell.bits, []).append(cell)
+        runs = (run for row in rows.values() for run in self._runs_of(row, scores))
+        return [run for run in runs if run.key not in scores]
 
     def left(self, scores: Mapping[str, float]) -> list[int]:
         """Return the epochs of each training that is left, also of those whose rate is unknown."""
         left = []
         for cell in self._cells:
-            done = sum(run.key in scores for run in self._runs_of(cell, scores))
+            done = sum(run.key in scores for run in self._runs_of([cell], scores))
             left += [cell.epochs] * (self._each - done)
         return left
 
@@ -126,14 +125,15 @@ class MethodsPlan:
     def _each(self) -> int:
         return len(RATES) + len(self._seeds) - 1
 
-    def _runs_of(self, cell: Cell, scores: Mapping[str, float]) -> Iterator[Run]:
+    def _runs_of(self, cells: list[Cell], scores: Mapping[str, float]) -> Iterator[Run]:
         first, *others = self._seeds
         for rate in RATES:
-            yield Run(cell, first, rate)
-        rate = best_rate(cell, scores, first)
-        if rate is not None:
-            for seed in others:
-                yield Run(cell, seed, rate)
+            yield from (Run(cell, first, rate) for cell in cells)
+        for seed in others:
+            for cell in cells:
+                rate = best_rate(cell, scores, first)
+                if rate is not None:
+                    yield Run(cell, seed, rate)
 
 
 def cells_of(methods: list[str], bits: list[str]) -> list[Cell]:
