@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from comparison_configs import ROOT, default_checkpoint
+from comparison_configs import ROOT, START
 from comparison_results import Results
 from matplotlib.figure import Figure
 
@@ -78,8 +78,8 @@ def add_arguments(parser: argparse.ArgumentParser, out_dir: str) -> None:
     parser.add_argument(
         '--checkpoint',
         type=Path,
-        default=default_checkpoint(),
-        help="the demo's float checkpoint",
+        default=START,
+        help="float weights of the demo's model (those in docs/experiments)",
     )
     parser.add_argument('--out-dir', type=Path, default=Path(out_dir))
     parser.add_argument('--jobs', type=positive_integer, default=1, help='trainings at a time')
@@ -92,7 +92,7 @@ def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
     """Parse the arguments, and check that the float checkpoint is there."""
     args = parser.parse_args()
     if not args.checkpoint.is_file():
-        parser.error(f'--checkpoint {args.checkpoint} does not exist; `make demo` trains it')
+        parser.error(f'--checkpoint {args.checkpoint} does not exist')
     return args
 
 

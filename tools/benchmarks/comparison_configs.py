@@ -11,17 +11,14 @@ DEMO = ROOT / 'configs' / 'demo'
 RECIPES = ROOT / 'configs' / '_base_' / 'quantization'
 FLOAT_CONFIG = DEMO / 'ssd_r18_digits.py'
 QUANTIZED_BASE = DEMO / '_base_' / 'ssd_r18_digits_qat.py'
+# One start for all, on whatever machine the next training runs; docs/methods.md tells of it.
+START = ROOT / 'docs' / 'experiments' / 'ssd_r18_digits_float.pth'
 
 
 @functools.cache
 def float_config() -> Config:
     """Return the config of the demo's float training."""
     return Config.fromfile(FLOAT_CONFIG)
-
-
-def default_checkpoint() -> Path:
-    """Return where the demo's quantized trainings look for the float checkpoint."""
-    return ROOT / Config.fromfile(QUANTIZED_BASE).load_from
 
 
 def paper_temperature(start: float = 10, end: float = 100) -> dict:
