@@ -1,153 +1,229 @@
-"""What the comparison of methods trains: methods, bits, seeds, rates, and a config for each run."""
+"""Comparisons of trainings of the demo: one float checkpoint, many trainings, a json file.
 
-from collections.abc import Iterator, Mapping
+A tool gives the plan, which says what to train next, and draws the results.
+"""
+
+import argparse
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
-ROOT = Path(__file__).resolve().parents[2]
-DEMO = ROOT / 'configs' / 'demo'
-RECIPES = ROOT / 'configs' / '_base_' / 'quantization'
-# Weight and activation bits, and epochs from the float checkpoint.
-EPOCHS = {
-    '4/4': 2,
-    '3/8': 2,
-    '3/32': 2,
-    '2/32': 2,
-    '3/3': 4,
-    '2/2': 4,
-    '1/2': 4,
-    '1/32': 4,
-}
-RATES = (1e-3, 2e-3, 4e-3)
-# From bits to the recipe of each method.
-METHODS: Mapping[str, Mapping[str, str]] = {
-    'u': {bits: f'w{bits[0]}-a{bits[2:]}u' for bits in EPOCHS},
-    'LSQ': {bits: f'lsq_w{bits[0]}-a{bits[2:]}' for bits in EPOCHS},
-    'DoReFa + PACT': {
-        bits: f'dorefa{"" if bits.endswith("/32") else "-pact"}_w{bits[0]}-a{bits[2:]}'
-        for bits in EPOCHS
-    },
-    'paper': {bits: f'w{bits[0]}-a{bits[2:]}' for bits in EPOCHS},
-    'BWN': {'1/32': 'bwn_w1-a32'},
-    'TWN': {'2/32': 'twn_w2-a32'},
-}
-FLOAT = 'float'
-# The schedule of the paper's recipes is by epochs, of which these trainings have few: T of its
-# first ten epochs, spread over the training.
-PAPER_TEMPERATURE = dict(
-    type='mmqnet.TemperatureHook', by='progress', weight=dict(start=10, end=100)
-)
+from comparison_configs import ROOT, START
+from comparison_results import Results
+from matplotlib.figure import Figure
+
+from mmqnet import atomic
+from mmqnet.command_line import positive_integer
+from mmqnet.visualization.style import save_figure
 
 
-@dataclass(frozen=True)
-class Cell:
-    """A method at a number of bits; the float rows have ``'2 epochs'`` or ``'4 epochs'`` there."""
-
-    method: str
-    bits: str
-
-    @property
-    def epochs(self) -> int:
-        """Epochs from the float checkpoint."""
-        return int(self.bits[0]) if self.method == FLOAT else EPOCHS[self.bits]
-
-
-@dataclass(frozen=True)
-class Run:
+class Run(Protocol):
     """One training."""
-
-    cell: Cell
-    seed: int
-    rate: float
 
     @property
     def key(self) -> str:
         """Name in the results."""
-        return f'{self.cell.method} {self.cell.bits} seed {self.seed} rate {self.rate:g}'
 
     @property
     def folder(self) -> str:
         """Name of the folder, without blanks or slashes."""
-        return self.key.replace(' + ', '-').replace('/', '-').replace(' ', '_')
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """What a row of the results says of it."""
+
+    @property
+    def epochs(self) -> int:
+        """Epochs of the training."""
+
+    def config_text(self, checkpoint: Path) -> str:
+        """Return the config of the training, which may begin with the float checkpoint."""
+
+    def measure(self, work_dir: Path) -> dict[str, Any]:
+        """Return what the results keep of the training's log, beside the mAP."""
 
 
-def cells_of(methods: list[str], bits: list[str]) -> list[Cell]:
-    """Return the cells to fill, bits by bits, each with the float row of its epochs first."""
-    cells: dict[Cell, None] = {}
-    for some in bits:
-        if FLOAT in methods:
-            cells[Cell(FLOAT, f'{EPOCHS[some]} epochs')] = None
-        for method in methods:
-            if method != FLOAT and some in METHODS[method]:
-                cells[Cell(method, some)] = None
-    return list(cells)
+class Plan(Protocol):
+    """What a comparison trains."""
+
+    @property
+    def total(self) -> int:
+        """How many trainings the whole comparison has."""
+
+    def missing(self, scores: Mapping[str, float]) -> list[Run]:
+        """Return the trainings to start next, in order, from the mAP of the finished ones."""
+
+    def left(self, scores: Mapping[str, float]) -> list[int]:
+        """Return the epochs of each training that is left, also of those not yet to be started."""
 
 
-def best_rate(cell: Cell, scores: Mapping[str, float], seed: int) -> float | None:
-    """Return the rate of the highest mAP at one seed, or None while a rate has none."""
-    found = {rate: scores.get(Run(cell, seed, rate).key) for rate in RATES}
-    if any(score is None for score in found.values()):
-        return None
-    return max(RATES, key=lambda rate: found[rate] or 0.0)
+@dataclass(frozen=True)
+class Report:
+    """How a tool shows its results: a Markdown table and a picture."""
+
+    table: Callable[[Any], str]
+    draw: Callable[[Any], Figure]
 
 
-def missing_runs(cells: list[Cell], seeds: list[int], scores: Mapping[str, float]) -> list[Run]:
-    """Return the trainings to start next, in order.
-
-    The first seed is trained at each rate; the other ones at the best of them, as soon as that is
-    known.
-    """
-    return [run for cell in cells for run in _runs_of(cell, seeds, scores) if run.key not in scores]
-
-
-def _runs_of(cell: Cell, seeds: list[int], scores: Mapping[str, float]) -> Iterator[Run]:
-    first, *others = seeds
-    for rate in RATES:
-        yield Run(cell, first, rate)
-    rate = best_rate(cell, scores, first)
-    if rate is not None:
-        for seed in others:
-            yield Run(cell, seed, rate)
-
-
-def number_of_runs(cells: list[Cell], seeds: list[int]) -> int:
-    """Return how many trainings the whole comparison has."""
-    return len(cells) * (len(RATES) + len(seeds) - 1)
-
-
-def config_text(run: Run, checkpoint: Path) -> str:
-    """Return a config: the demo's detector with a recipe, at a seed and a rate."""
-    epochs = run.cell.epochs
-    return '\n'.join(
-        [
-            *(_float_model() if run.cell.method == FLOAT else _quantized_model(run.cell)),
-            "default_hooks.update(checkpoint=dict(type='mmqnet.CheckpointHook', max_keep_ckpts=1))",
-            f'train_cfg = dict(max_epochs={epochs}, val_interval={epochs + 1})',
-            f'optim_wrapper = dict(optimizer=dict(lr={run.rate}))',
-            'param_scheduler = _base_.param_scheduler',
-            f'param_scheduler[0].update(eta_max={run.rate}, pct_start=0.1, total_steps={epochs})',
-            f'load_from = {str(checkpoint)!r}',
-            f'randomness = dict(seed={run.seed})',
-            '',
-        ]
+def add_arguments(parser: argparse.ArgumentParser, out_dir: str) -> None:
+    """Add what all comparisons are asked."""
+    parser.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2])
+    parser.add_argument(
+        '--checkpoint',
+        type=Path,
+        default=START,
+        help="float weights of the demo's model (those in docs/experiments)",
+    )
+    parser.add_argument('--out-dir', type=Path, default=Path(out_dir))
+    parser.add_argument('--jobs', type=positive_integer, default=1, help='trainings at a time')
+    parser.add_argument(
+        '--cfg-options', nargs='+', default=[], help='settings for all trainings, key=value'
     )
 
 
-def _float_model() -> list[str]:
-    return [f'_base_ = {str(DEMO / "ssd_r18_digits.py")!r}', 'default_hooks = dict()']
+def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """Parse the arguments, and check that the float checkpoint is there."""
+    args = parser.parse_args()
+    if not args.checkpoint.is_file():
+        parser.error(f'--checkpoint {args.checkpoint} does not exist')
+    return args
 
 
-def _quantized_model(cell: Cell) -> list[str]:
-    recipe = RECIPES / f'{METHODS[cell.method][cell.bits]}.py'
-    bases = [str(DEMO / '_base_' / 'ssd_r18_digits_qat.py'), str(recipe)]
-    lines = [
-        f'_base_ = {bases}',
-        'model = dict(quantization=_base_.quantization)',
-        'default_hooks = dict(**_base_.quantization_hooks)',
-        'default_hooks.update(_base_.digits_hooks)',
-        'default_hooks.update(_base_.batch_norm_hooks)',
-        'default_hooks.update(gap=None)',
-    ]
-    if cell.method == 'paper':
-        lines.append(f'default_hooks.update(temperature={PAPER_TEMPERATURE})')
-    return lines
+class Trainer:
+    """Runs trainings as processes, as a user would.
+
+    Args:
+        args: The parsed arguments.
+    """
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self._args = args
+        self._processes: set[subprocess.Popen] = set()
+
+    def train(self, run: Run) -> dict[str, Any]:
+        """Train and evaluate.
+
+        Returns:
+            dict: The hard ``'mAP'``, the ``'minutes'`` it took, and what the run measures.
+
+        Raises:
+            RuntimeError: If a command fails; the log is named.
+        """
+        folder = (self._args.out_dir / 'runs' / run.folder).resolve()
+        config, test = folder / 'config.py', folder / 'test'
+        atomic.write_text(config, run.config_text(self._args.checkpoint.resolve()))
+        start = time.monotonic()
+        self._call('train.py', folder, config, '--work-dir', folder, '--resume')
+        last = folder / f'epoch_{run.epochs}.pth'
+        self._call('test.py', folder, config, last, '--work-dir', test)
+        newest = max(test.glob('*/*.json'), key=lambda path: path.stat().st_mtime)
+        score = json.loads(newest.read_text())['coco/bbox_mAP']
+        minutes = round((time.monotonic() - start) / 60, 1)
+        return dict(mAP=score, minutes=minutes, **run.measure(folder))
+
+    def stop(self) -> None:
+        """End the running processes."""
+        for process in list(self._processes):
+            process.terminate()
+
+    def _call(self, script: str, folder: Path, *arguments: str | Path) -> None:
+        log = folder / 'output.txt'
+        command = [sys.executable, ROOT / 'tools' / script, *arguments]
+        if self._args.cfg_options:
+            command += ['--cfg-options', *self._args.cfg_options]
+        with (
+            log.open('a') as file,
+            subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT) as process,
+        ):
+            self._processes.add(process)
+            code = process.wait()
+            self._processes.discard(process)
+        if code:
+            raise RuntimeError(f'{script} failed with exit code {code}, see {log}')
+
+
+class Comparison:
+    """Trainings in parallel, each started as soon as a place is free.
+
+    Args:
+        args: The parsed arguments.
+        plan: What to train.
+        results: What is finished.
+    """
+
+    def __init__(self, args: argparse.Namespace, plan: Plan, results: Results) -> None:
+        self._jobs: int = args.jobs
+        self._trainer = Trainer(args)
+        self._plan = plan
+        self._results = results
+        self._failed: dict[str, str] = {}
+
+    def train_all(self) -> dict[str, str]:
+        """Train what is missing, and return the runs that failed with the reasons."""
+        with ThreadPoolExecutor(self._jobs) as pool:
+            running: dict[Future, Run] = {}
+            try:
+                while True:
+                    self._start(pool, running)
+                    if not running:
+                        return self._failed
+                    done, _ = wait(running, return_when=FIRST_COMPLETED)
+                    for future in done:
+                        self._collect(running.pop(future), future)
+            except BaseException:
+                self._trainer.stop()  # the pool waits for what is running
+                raise
+
+    def _start(self, pool: ThreadPoolExecutor, running: dict[Future, Run]) -> None:
+        for run in self._plan.missing(self._results.scores()):
+            if len(running) == self._jobs:
+                return
+            if run not in running.values() and run.key not in self._failed:
+                print(f'{self._progress()} {run.key}', flush=True)
+                running[pool.submit(self._trainer.train, run)] = run
+
+    def _collect(self, run: Run, future: Future) -> None:
+        error = future.exception()
+        if error is None:
+            found = future.result()
+            self._results.add(run, found)
+            print(f'    {run.key}: {found["mAP"]:.3f} in {found["minutes"]:.1f} min', flush=True)
+        elif isinstance(error, (RuntimeError, OSError, ValueError, KeyError)):
+            self._failed[run.key] = str(error)
+            print(f'    {run.key}: {error}', flush=True)
+        else:
+            raise error
+
+    def _progress(self) -> str:
+        left = self._plan.left(self._results.scores())
+        total = self._plan.total
+        done = total - len(left)
+        hours = sum(left) * self._results.minutes_per_epoch() / self._jobs / 60
+        return f'[{done}/{total}, about {hours:.1f} h left]' if done else f'[0/{total}]'
+
+
+def compare(args: argparse.Namespace, plan: Plan, results: Results, report: Report) -> None:
+    """Train what is missing, and write table and picture beside the json file.
+
+    Exits with a message if a training failed, after writing what there is.
+    """
+    path, tool = results.path, f'{results.path.stem}.py'
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that trainings are ended
+    try:
+        failed = Comparison(args, plan, results).train_all()
+    except KeyboardInterrupt:
+        sys.exit(f'{tool}: interrupted; the same command continues from here')
+    text = report.table(results)
+    atomic.write_text(path.with_suffix('.md'), text)
+    save_figure(report.draw(results), path.with_suffix('.png'))
+    print(f'\n{text}\nwritten: {path}, .md and .png')
+    if failed:
+        reasons = ''.join(f'\n  {key}: {reason}' for key, reason in failed.items())
+        sys.exit(f'{tool}: error: {len(failed)} trainings failed:{reasons}')

@@ -1,15 +1,15 @@
-"""Results of the comparison of methods, kept in a json file from run to run."""
+"""Results of a comparison of trainings, kept in a json file from run to run."""
 
 import argparse
 import hashlib
 import json
 import statistics
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from comparison import FLOAT, RATES, Cell, Run, best_rate
 
 from mmqnet import atomic
 from mmqnet.models import read_checkpoint
@@ -21,12 +21,10 @@ class Summary:
     """A cell of the table.
 
     Attributes:
-        scores: mAP of each seed, all at one rate.
-        rate: The best of the rates.
+        scores: mAP of each seed.
     """
 
     scores: tuple[float, ...]
-    rate: float
 
     @property
     def mean(self) -> float:
@@ -38,9 +36,18 @@ class Summary:
         """Standard deviation over the seeds; 0 for a single one."""
         return statistics.stdev(self.scores) if len(self.scores) > 1 else 0.0
 
+    def is_close(self, other: 'Summary') -> bool:
+        """Return whether the means differ by one standard deviation at most, the larger of both."""
+        return abs(self.mean - other.mean) <= max(self.deviation, other.deviation)
+
+    def __str__(self) -> str:
+        if len(self.scores) == 1:
+            return f'{self.mean:.3f}'
+        return f'{self.mean:.3f} ± {self.deviation:.3f}'
+
 
 class Results:
-    """Finished trainings.
+    """Finished trainings; a tool derives from it and names a row's key.
 
     Args:
         path: The json file.
@@ -51,7 +58,7 @@ class Results:
     """
 
     def __init__(self, path: Path, conditions: dict[str, Any]) -> None:
-        self._path = path
+        self.path = path
         self._conditions = conditions
         self._rows: list[dict[str, Any]] = []
         if not path.exists():
@@ -68,58 +75,24 @@ class Results:
                     'name another --out-dir'
                 )
 
-    def add(self, run: Run, score: float, minutes: float) -> None:
-        """Add a training, and write the file."""
-        row = dict(
-            method=run.cell.method,
-            bits=run.cell.bits,
-            seed=run.seed,
-            rate=run.rate,
-            epochs=run.cell.epochs,
-            mAP=score,
-            minutes=round(minutes, 1),
-        )
-        self._rows.append(row)
+    def key_of(self, row: Mapping[str, Any]) -> str:
+        """Return the key of the training that a row of the file is about."""
+        raise NotImplementedError
+
+    def add(self, run: Any, found: Mapping[str, Any]) -> None:
+        """Add a training with its ``'mAP'``, its ``'minutes'`` and the like; write the file."""
+        self._rows.append(dict(**run.fields, epochs=run.epochs, **found))
         content = dict(conditions=self._conditions, runs=self._rows)
-        atomic.write_text(self._path, json.dumps(content, indent=1) + '\n')
+        atomic.write_text(self.path, json.dumps(content, indent=1) + '\n')
 
     def scores(self) -> dict[str, float]:
         """Return the mAP of each finished training, by its key."""
-        return {self._run(row).key: row['mAP'] for row in self._rows}
-
-    def summary(self, cell: Cell) -> Summary | None:
-        """Return the seeds of a cell at its best rate, or None while a rate is missing."""
-        rows = [row for row in self._rows if self._run(row).cell == cell]
-        seeds = list(dict.fromkeys(row['seed'] for row in rows))
-        rates = (best_rate(cell, self.scores(), seed) for seed in seeds)
-        rate = next((rate for rate in rates if rate is not None), None)
-        if rate is None:
-            return None
-        return Summary(tuple(row['mAP'] for row in rows if row['rate'] == rate), rate)
-
-    def float_summary(self, epochs: int) -> Summary | None:
-        """Return the float model trained on for as many epochs."""
-        return self.summary(Cell(FLOAT, f'{epochs} epochs'))
-
-    def number_in(self, cells: list[Cell], seeds: list[int]) -> int:
-        """Return how many trainings of these cells are finished."""
-        rows = map(self._run, self._rows)
-        return sum(run.cell in cells and run.seed in seeds for run in rows)
+        return {self.key_of(row): row['mAP'] for row in self._rows}
 
     def minutes_per_epoch(self) -> float:
         """Return the mean time of an epoch so far."""
         epochs = sum(row['epochs'] for row in self._rows)
         return sum(row['minutes'] for row in self._rows) / epochs if epochs else 0.0
-
-    def epochs_left(self, cells: list[Cell], seeds: list[int]) -> int:
-        """Return the epochs of the trainings that are missing."""
-        done = {cell: self.number_in([cell], seeds) for cell in cells}
-        each = len(RATES) + len(seeds) - 1
-        return sum(cell.epochs * max(0, each - done[cell]) for cell in cells)
-
-    @staticmethod
-    def _run(row: dict[str, Any]) -> Run:
-        return Run(Cell(row['method'], row['bits']), row['seed'], row['rate'])
 
 
 def describe(args: argparse.Namespace) -> dict[str, Any]:

@@ -1,13 +1,42 @@
-"""Table and picture of the comparison of methods."""
+"""Results of the comparison of methods: best rates, table and picture."""
 
-import io
+from collections.abc import Mapping
 from typing import Any
 
-from comparison import EPOCHS, METHODS, Cell
 from comparison_results import Results, Summary
+from matplotlib.figure import Figure
+from methods_plan import EPOCHS, FLOAT, METHODS, Cell, Run, best_rate
+
+from mmqnet.visualization.style import new_figure
 
 
-def table(results: Results) -> str:
+class MethodResults(Results):
+    """Finished trainings of the methods."""
+
+    def key_of(self, row: Mapping[str, Any]) -> str:
+        """Return the key of the training that a row of the file is about."""
+        return Run(_cell_of(row), row['seed'], row['rate']).key
+
+    def summary(self, cell: Cell) -> Summary | None:
+        """Return the seeds of a cell at its best rate, or None while a rate is missing."""
+        rows = [row for row in self._rows if _cell_of(row) == cell]
+        seeds = list(dict.fromkeys(row['seed'] for row in rows))
+        rates = (best_rate(cell, self.scores(), seed) for seed in seeds)
+        rate = next((rate for rate in rates if rate is not None), None)
+        if rate is None:
+            return None
+        return Summary(tuple(row['mAP'] for row in rows if row['rate'] == rate))
+
+    def float_summary(self, epochs: int) -> Summary | None:
+        """Return the float model trained on for as many epochs."""
+        return self.summary(Cell(FLOAT, f'{epochs} epochs'))
+
+
+def _cell_of(row: Mapping[str, Any]) -> Cell:
+    return Cell(row['method'], row['bits'])
+
+
+def table(results: MethodResults) -> str:
     """Return a Markdown table: bits by methods, the best in bold.
 
     A method whose mean is within one standard deviation (the larger of both) of the best one is
@@ -21,7 +50,7 @@ def table(results: Results) -> str:
         found = {method: results.summary(Cell(method, bits)) for method in METHODS}
         trained_on = results.float_summary(epochs)
         cells = [_cell(summary, found, trained_on) for summary in found.values()]
-        baseline = '' if trained_on is None else _numbers(trained_on)
+        baseline = '' if trained_on is None else str(trained_on)
         lines.append(f'| {bits} ({epochs}) | {baseline} | {" | ".join(cells)} |')
     return '\n'.join(lines) + '\n'
 
@@ -32,29 +61,18 @@ def _cell(
     if summary is None:
         return ''
     first = max((other for other in row.values() if other), key=lambda other: other.mean)
-    text = _numbers(summary)
+    text = str(summary)
     if trained_on is not None:
         text += f' ({summary.mean / trained_on.mean:.3f})'
     if summary is first:
         return f'**{text}**'
-    spread = max(summary.deviation, first.deviation)
-    return f'{text} ~' if first.mean - summary.mean <= spread else text
+    return f'{text} ~' if summary.is_close(first) else text
 
 
-def _numbers(summary: Summary) -> str:
-    if len(summary.scores) == 1:
-        return f'{summary.mean:.3f}'
-    return f'{summary.mean:.3f} ± {summary.deviation:.3f}'
-
-
-def draw(results: Results) -> bytes:
-    """Draw mean mAP over bits, a point for each seed; return a PNG file."""
-    import matplotlib
-
-    matplotlib.use('Agg')
-    from matplotlib import pyplot
-
-    figure, axis = pyplot.subplots(figsize=(10, 5))
+def draw(results: MethodResults) -> Figure:
+    """Draw mean mAP over bits, a point for each seed."""
+    figure = new_figure(5, width=10)
+    axis = figure.subplots()
     for i, method in enumerate(METHODS):
         _draw_method(axis, results, method, i)
     for place, epochs in enumerate(EPOCHS.values()):
@@ -68,14 +86,10 @@ def draw(results: Results) -> bytes:
     if scores:
         axis.set_ylim(min(scores) - 0.02, max(scores) + 0.02)
     axis.legend(ncols=len(METHODS), fontsize=8)
-    figure.tight_layout()
-    file = io.BytesIO()
-    figure.savefig(file, format='png', dpi=110)
-    pyplot.close(figure)
-    return file.getvalue()
+    return figure
 
 
-def _draw_method(axis: Any, results: Results, method: str, index: int) -> None:
+def _draw_method(axis: Any, results: MethodResults, method: str, index: int) -> None:
     width = 0.8 / len(METHODS)
     offset = (index - (len(METHODS) - 1) / 2) * width
     places, means = [], []

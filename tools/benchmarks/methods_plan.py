@@ -1,0 +1,163 @@
+"""What the comparison of methods trains: methods, bits, seeds, rates, and a config for each run."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from comparison_configs import config_text, float_model, paper_temperature, quantized_model
+
+# Weight and activation bits, and epochs from the float checkpoint.
+EPOCHS = {
+    '4/4': 2,
+    '3/8': 2,
+    '3/32': 2,
+    '2/32': 2,
+    '3/3': 4,
+    '2/2': 4,
+    '1/2': 4,
+    '1/32': 4,
+}
+RATES = (1e-3, 2e-3, 4e-3)
+# From bits to the recipe of each method.
+METHODS: Mapping[str, Mapping[str, str]] = {
+    'u': {bits: f'w{bits[0]}-a{bits[2:]}u' for bits in EPOCHS},
+    'LSQ': {bits: f'lsq_w{bits[0]}-a{bits[2:]}' for bits in EPOCHS},
+    'DoReFa + PACT': {
+        bits: f'dorefa{"" if bits.endswith("/32") else "-pact"}_w{bits[0]}-a{bits[2:]}'
+        for bits in EPOCHS
+    },
+    'paper': {bits: f'w{bits[0]}-a{bits[2:]}' for bits in EPOCHS},
+    'BWN': {'1/32': 'bwn_w1-a32'},
+    'TWN': {'2/32': 'twn_w2-a32'},
+}
+FLOAT = 'float'
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A method at a number of bits; the float rows have ``'2 epochs'`` or ``'4 epochs'`` there."""
+
+    method: str
+    bits: str
+
+    @property
+    def epochs(self) -> int:
+        """Epochs from the float checkpoint."""
+        return int(self.bits[0]) if self.method == FLOAT else EPOCHS[self.bits]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training."""
+
+    cell: Cell
+    seed: int
+    rate: float
+
+    @property
+    def key(self) -> str:
+        """Name in the results."""
+        return f'{self.cell.method} {self.cell.bits} seed {self.seed} rate {self.rate:g}'
+
+    @property
+    def folder(self) -> str:
+        """Name of the folder, without blanks or slashes."""
+        return self.key.replace(' + ', '-').replace('/', '-').replace(' ', '_')
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """What a row of the results says of it."""
+        return dict(method=self.cell.method, bits=self.cell.bits, seed=self.seed, rate=self.rate)
+
+    @property
+    def epochs(self) -> int:
+        """Epochs of the training."""
+        return self.cell.epochs
+
+    def config_text(self, checkpoint: Path) -> str:
+        """Return a config: the demo's detector with a recipe, at a seed and a rate."""
+        lines = float_model() if self.cell.method == FLOAT else _quantized_model(self.cell)
+        return config_text(lines, checkpoint, self.epochs, self.seed, self.rate)
+
+    def measure(self, work_dir: Path) -> dict[str, Any]:
+        """Keep nothing of the log."""
+        return {}
+
+
+class MethodsPlan:
+    """Which cells are trained at which seeds.
+
+    The first seed is trained at each rate; the other ones at the best of them, as soon as that is
+    known. All methods at some bits come before the next bits, so that what is interrupted compares.
+
+    Args:
+        cells: What to fill.
+        seeds: One or more.
+    """
+
+    def __init__(self, cells: list[Cell], seeds: list[int]) -> None:
+        self._cells = cells
+        self._seeds = seeds
+
+    @property
+    def total(self) -> int:
+        """How many trainings the whole comparison has."""
+        return len(self._cells) * self._each
+
+    def missing(self, scores: Mapping[str, float]) -> list[Run]:
+        """Return the trainings to start next, in order."""
+        rows: dict[str, list[Cell]] = {}
+        for cell in self._cells:
+            rows.setdefault(cell.bits, []).append(cell)
+        runs = (run for row in rows.values() for run in self._runs_of(row, scores))
+        return [run for run in runs if run.key not in scores]
+
+    def left(self, scores: Mapping[str, float]) -> list[int]:
+        """Return the epochs of each training that is left, also of those whose rate is unknown."""
+        left = []
+        for cell in self._cells:
+            done = sum(run.key in scores for run in self._runs_of([cell], scores))
+            left += [cell.epochs] * (self._each - done)
+        return left
+
+    @property
+    def _each(self) -> int:
+        return len(RATES) + len(self._seeds) - 1
+
+    def _runs_of(self, cells: list[Cell], scores: Mapping[str, float]) -> Iterator[Run]:
+        first, *others = self._seeds
+        for rate in RATES:
+            yield from (Run(cell, first, rate) for cell in cells)
+        for seed in others:
+            for cell in cells:
+                rate = best_rate(cell, scores, first)
+                if rate is not None:
+                    yield Run(cell, seed, rate)
+
+
+def cells_of(methods: list[str], bits: list[str]) -> list[Cell]:
+    """Return the cells to fill, bits by bits, each with the float row of its epochs first."""
+    cells: dict[Cell, None] = {}
+    for some in bits:
+        if FLOAT in methods:
+            cells[Cell(FLOAT, f'{EPOCHS[some]} epochs')] = None
+        for method in methods:
+            if method != FLOAT and some in METHODS[method]:
+                cells[Cell(method, some)] = None
+    return list(cells)
+
+
+def best_rate(cell: Cell, scores: Mapping[str, float], seed: int) -> float | None:
+    """Return the rate of the highest mAP at one seed, or None while a rate has none."""
+    found = {rate: scores.get(Run(cell, seed, rate).key) for rate in RATES}
+    if any(score is None for score in found.values()):
+        return None
+    return max(RATES, key=lambda rate: found[rate] or 0.0)
+
+
+def _quantized_model(cell: Cell) -> list[str]:
+    lines = quantized_model(METHODS[cell.method][cell.bits])
+    if cell.method == 'paper':
+        lines.append(f'default_hooks.update(temperature={paper_temperature()})')
+    return lines
