@@ -39,6 +39,7 @@ RECIPES = [Path(name).stem for name in BASES if name.startswith('_base_/quantiza
 
 # what the letters of a recipe's name stand for, in numbers of levels
 WEIGHTS = {'w1': 2, 'w2': 3, 'w3pm2': 5, 'w3': 7, 'w4': 15, 'w5': 31, 'w8': 255, 'w32': None}
+FOUR_LEVELS = 'w2-a2u'  # whose 2-bit weights are not ternary
 # the methods of other papers, whose k-bit weights have 2^k levels, but for ternary ones
 METHODS = {
     'lsq': ('LSQ', 'LSQ'),
@@ -56,6 +57,10 @@ def config_of(name: str) -> Config:
 
 def recipe_of(name: str) -> str:
     return re.search(r'w\d+(pm\d)?-a\d+u?', Path(name).stem)[0]
+
+
+def weight_levels(recipe: str) -> int | None:
+    return 4 if recipe == FOUR_LEVELS else WEIGHTS[recipe.partition('-')[0]]
 
 
 def levels_of(quantization: dict, kind: str) -> int | None:
@@ -135,7 +140,7 @@ def test_recipe(recipe):
     QuantizationConfig.from_dict(config.quantization)
     of_paper = not recipe.endswith(('u', '-int'))
     weights, activations = recipe.removesuffix('u').removesuffix('-int').split('-')
-    assert levels_of(config.quantization, 'weight') == WEIGHTS[weights]
+    assert levels_of(config.quantization, 'weight') == weight_levels(recipe)
     assert levels_of(config.quantization, 'activation') == ACTIVATIONS[activations]
     both = WEIGHTS[weights] is not None and ACTIVATIONS[activations] is not None
     phases = config.quantization_hooks.get('phases', {'schedule': []})['schedule']
@@ -170,8 +175,9 @@ def test_integer_recipe(recipe):
 def test_quantized_config(name):
     config = config_of(name)
     QuantizationConfig.from_dict(config.model.quantization)
-    weights, activations = recipe_of(name).removesuffix('u').split('-')
-    assert levels_of(config.model.quantization, 'weight') == WEIGHTS[weights]
+    recipe = recipe_of(name)
+    activations = recipe.removesuffix('u').partition('-')[2]
+    assert levels_of(config.model.quantization, 'weight') == weight_levels(recipe)
     assert levels_of(config.model.quantization, 'activation') == ACTIVATIONS[activations]
     hooks = {k: v for k, v in config.default_hooks.items() if v['type'].startswith('mmqnet.')}
     assert set(hooks) >= set(config.quantization_hooks)
