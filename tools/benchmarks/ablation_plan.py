@@ -55,6 +55,11 @@ ROWS = {
 }
 
 
+def key_of(name: str, seed: int) -> str:
+    """Return the key of a row's training at a seed."""
+    return f'{name} seed {seed}'
+
+
 @dataclass(frozen=True)
 class Run:
     """One training.
@@ -72,7 +77,7 @@ class Run:
     @property
     def key(self) -> str:
         """Name in the results."""
-        return f'{self.name} seed {self.seed}'
+        return key_of(self.name, self.seed)
 
     @property
     def folder(self) -> str:

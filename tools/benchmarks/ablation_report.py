@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ablation_plan import key_of
 from comparison_results import Results, Summary
 from matplotlib.figure import Figure
 
@@ -67,7 +68,7 @@ class AblationResults(Results):
 
     def key_of(self, row: Mapping[str, Any]) -> str:
         """Return the key of the training that a row of the file is about."""
-        return f'{row["row"]} seed {row["seed"]}'
+        return key_of(row['row'], row['seed'])
 
     def summary(self, name: str) -> Summary | None:
         """Return the mAP of all seeds of a row, or None if there is none."""
