@@ -127,20 +127,24 @@ class DenseExport(DetectorExport):
     def detect(self, x: Tensor, border: Tensor) -> tuple[Tensor, ...]:
         """Return ``dets`` and ``labels``."""
         outputs = zip(*self.head(self.model.extract_feat(x)), strict=True)
-        levels = [self._level(level, border, *maps) for level, maps in enumerate(outputs)]
-        boxes, scores, labels = (torch.cat(parts, 1) for parts in zip(*levels, strict=True))
+        levels = [self._level(level, *maps) for level, maps in enumerate(outputs)]
+        priors, deltas, scores, labels = (torch.cat(p, 1) for p in zip(*levels, strict=True))
+        # once for all levels: the decoder is most of what there is to trace
+        boxes = self.decode(self.head.bbox_coder, priors, deltas, border)
         scores = large_enough(boxes, scores, self.min_size)
         return detections(*self.suppression(boxes, scores, labels))
 
     def _level(
         self,
         level: int,
-        border: Tensor,
         cls_score: Tensor,
         bbox_pred: Tensor,
         factor: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return boxes, scores and labels of a level's best pairs of a place and a class."""
+    ) -> tuple[Tensor, ...]:
+        """Return priors, deltas, scores and labels of a level's best pairs of a place and a class.
+
+        They are (N, k, 4) or (N, k, 2), (N, k, 4), (N, k) and (N, k).
+        """
         scores = self.class_scores(cls_score)
         classes, pairs = scores.shape[2], scores.shape[1] * scores.shape[2]
         count = min(self.candidates, pairs) if self.candidates > 0 else pairs
@@ -148,10 +152,10 @@ class DenseExport(DetectorExport):
         # MMDetection drops low scores first: the same pairs, but millions of comparisons
         scores = above(scores, self.score_threshold)
         labels, places = places % classes, places // classes
-        boxes = self.boxes(level, bbox_pred, places, border)
         if factor is not None:
             scores = scores * flatten(factor, 1).squeeze(-1).sigmoid().gather(1, places)
-        return boxes, scores, labels
+        deltas = self.deltas(level, bbox_pred, places)
+        return self.priors(level)[places], deltas, scores, labels
 
     def class_scores(self, cls_score: Tensor) -> Tensor:
         """Return the scores (N, places, classes), without the background's."""
@@ -160,24 +164,28 @@ class DenseExport(DetectorExport):
             return logits.sigmoid()
         return logits.softmax(-1)[..., :-1]
 
-    def boxes(self, level: int, bbox_pred: Tensor, places: Tensor, border: Tensor) -> Tensor:
-        """Return the boxes (N, k, 4) at some places (N, k) of a level."""
-        priors = getattr(self, f'priors{level}')[places]
-        deltas = take(flatten(bbox_pred, self.head.bbox_coder.encode_size), places)
-        return self.decode(self.head.bbox_coder, priors, deltas, border)
+    def priors(self, level: int) -> Tensor:
+        """Return what the coder takes as the priors of a level, (places, 4) or (places, 2)."""
+        return getattr(self, f'priors{level}')
+
+    def deltas(self, level: int, bbox_pred: Tensor, places: Tensor) -> Tensor:
+        """Return what the coder takes at some places (N, k) of a level, (N, k, 4)."""
+        return take(flatten(bbox_pred, self.head.bbox_coder.encode_size), places)
 
 
 class GFLExport(DenseExport):
     """GFL: distances are the means of distributions."""
 
-    def boxes(self, level: int, bbox_pred: Tensor, places: Tensor, border: Tensor) -> Tensor:
-        """Return the boxes (N, k, 4) at some places (N, k) of a level."""
+    def priors(self, level: int) -> Tensor:
+        """Return the centers of the anchors of a level, (places, 2)."""
+        return self.head.anchor_center(super().priors(level))
+
+    def deltas(self, level: int, bbox_pred: Tensor, places: Tensor) -> Tensor:
+        """Return distances in pixels at some places (N, k) of a level, (N, k, 4)."""
         head = self.head
-        centers = head.anchor_center(getattr(self, f'priors{level}'))[places]
         bins = take(flatten(bbox_pred, 4 * (head.reg_max + 1)), places)
         distances = head.integral(bins.flatten(0, 1)) * head.prior_generator.strides[level][0]
-        distances = distances.reshape(-1, places.shape[1], 4)
-        return self.decode(head.bbox_coder, centers, distances, border)
+        return distances.reshape(-1, places.shape[1], 4)
 
 
 class YOLOXExport(DetectorExport):

@@ -70,9 +70,9 @@ class TwoStageExport(DetectorExport):
             scores, places = scores.topk(count)
             priors = getattr(self, f'priors{level}')[places]
             deltas = take(flatten(bbox_pred, 4), places)
-            boxes = self.decode(self.rpn.bbox_coder, priors, deltas, border)
-            levels.append((boxes, scores, torch.full_like(places, level)))
-        boxes, scores, of_level = (torch.cat(parts, 1) for parts in zip(*levels, strict=True))
+            levels.append((priors, deltas, scores, torch.full_like(places, level)))
+        priors, deltas, scores, of_level = (torch.cat(p, 1) for p in zip(*levels, strict=True))
+        boxes = self.decode(self.rpn.bbox_coder, priors, deltas, border)
         scores = large_enough(boxes, scores, test_cfg.get('min_bbox_size', -1))
         boxes, scores, _ = self.proposals(boxes, scores, of_level)
         return torch.where((scores > 0).unsqueeze(-1), boxes, boxes.new_zeros(())), scores
