@@ -12,29 +12,59 @@ from mmengine.registry import MODELS, DefaultScope
 from torch import Tensor, nn
 
 SIZE = 64
-_THREE_LEVELS = {
+_STAGES = {  # of the ResNet, two, with 8 x 8 and 4 x 4 cells
     'backbone.num_stages': 3,
     'backbone.strides': (1, 2, 2),
     'backbone.dilations': (1, 1, 1),
     'backbone.out_indices': (1, 2),
     'neck.in_channels': [16, 32],
-    'neck.num_outs': 3,
     'neck.start_level': 0,
 }
-_ANCHORS = {'bbox_head.anchor_generator.strides': [8, 16, 32]}
+_TWO_LEVELS = {**_STAGES, 'neck.num_outs': 2, 'neck.add_extra_convs': False}
+_THREE_LEVELS = {**_STAGES, 'neck.num_outs': 3}
+_TWO_STRIDES = {'bbox_head.anchor_generator.strides': [8, 16]}
+_CSP = {
+    # of a stage: channels before `widen_factor`, blocks, whether they add and whether they pool
+    'backbone.arch_ovewrite': [
+        [64, 128, 1, True, False],
+        [128, 256, 1, True, False],
+        [256, 512, 1, False, True],
+    ],
+    'backbone.out_indices': (2, 3),
+    'neck.in_channels': [32, 64],
+}
 # A detector's name in `families`, and what makes it smaller still.
 CASES: dict[str, dict[str, Any]] = {
-    'SSD': {},
+    'SSD': {
+        'backbone': dict(
+            _delete_=True,
+            type='ResNet',
+            depth=18,
+            base_channels=8,
+            stem_channels=8,
+            num_stages=3,
+            strides=(1, 2, 2),
+            dilations=(1, 1, 1),
+            out_indices=(1, 2),
+        ),
+        'neck.in_channels': (16, 32),
+        'neck.out_channels': (16, 32, 32),
+        'neck.level_strides': (2,),
+        'neck.level_paddings': (1,),
+        'bbox_head.in_channels': (16, 32, 32),
+        'bbox_head.anchor_generator.strides': (8, 16, 32),
+        'bbox_head.anchor_generator.ratios': ([2], [2, 3], [2, 3]),
+    },
     'RetinaNet': {
         **_THREE_LEVELS,
-        **_ANCHORS,
+        'bbox_head.anchor_generator.strides': [8, 16, 32],
         'bbox_head.anchor_generator.octave_base_scale': 1,
     },
-    'FCOS': {**_THREE_LEVELS, 'bbox_head.strides': [8, 16, 32]},
-    'ATSS': {**_THREE_LEVELS, **_ANCHORS},
-    'GFL': {**_THREE_LEVELS, **_ANCHORS, 'test_cfg.nms.iou_threshold': 0.9},
-    'YOLOX': {'test_cfg.nms.iou_threshold': 0.3},
-    'RTMDet': {},
+    'FCOS': {**_TWO_LEVELS, 'bbox_head.strides': [8, 16]},
+    'ATSS': {**_TWO_LEVELS, **_TWO_STRIDES},
+    'GFL': {**_TWO_LEVELS, **_TWO_STRIDES, 'test_cfg.nms.iou_threshold': 0.95},
+    'YOLOX': {**_CSP, 'bbox_head.strides': (8, 16), 'test_cfg.nms.iou_threshold': 0.3},
+    'RTMDet': {**_CSP, **_TWO_STRIDES, 'bbox_head.stacked_convs': 1},
     'Faster R-CNN': {
         **_THREE_LEVELS,
         'rpn_head.anchor_generator.strides': [8, 16, 32],
