@@ -95,6 +95,7 @@ def run_python():
 # one of them alone.
 LONGEST_FILES = (
     'test_configs.py',
+    'test_detection.py',
     'test_train_test.py',
     'test_notebook.py',
     'test_tutorials.py',

@@ -165,7 +165,8 @@ def test_a_pyramid_whose_heads_share_their_layers(tmp_path):
         loss_bbox=dict(type='mmdet.L1Loss'))  # fmt: skip
     config = dict(
         type='mmdet.RetinaNet', data_preprocessor=dict(type='mmdet.DetDataPreprocessor'),
-        backbone=resnet(out_indices=(0, 1)), neck=neck, bbox_head=head)  # fmt: skip
+        backbone=resnet(num_stages=2, strides=(1, 2), dilations=(1, 1), out_indices=(0, 1)),
+        neck=neck, bbox_head=head)  # fmt: skip
     activation = dict(levels='uint4', thresholds='uniform', signed_levels='symmetric')
     model = build(quantized(config, weight=dict(levels='int5'), activation=activation))
     model = calibrated(model, torch.randn(2, 3, 64, 64)).eval()
