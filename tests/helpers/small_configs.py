@@ -9,15 +9,34 @@ from pathlib import Path
 from typing import Any
 
 from mmdet.datasets import CocoDataset
+from mmdet.models.backbones import SSDVGG
+from mmdet.registry import MODELS as DETECTION_MODELS
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import MODELS, DefaultScope
 from mmengine.runner import save_checkpoint
 from synthetic_data import write_coco, write_imagenet, write_voc
+from torch import nn
 
 from mmqnet.command_line import load_config
 
 ITERATIONS = 3  # one for each phase
 _BATCH = {'mmdet': 1, 'mmpretrain': 2}  # a classifier's batch normalization needs two
+
+
+@DETECTION_MODELS.register_module()
+class NarrowSSDVGG(SSDVGG):
+    """SSD's VGG with an eighth of its channels, which no setting of it changes."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        for i, wide in enumerate(self.features):
+            if isinstance(wide, nn.Conv2d):
+                options = {
+                    key: getattr(wide, key)
+                    for key in ('kernel_size', 'stride', 'padding', 'dilation')
+                }
+                channels = max(3, wide.in_channels // 8), wide.out_channels // 8
+                self.features[i] = nn.Conv2d(*channels, **options)
 
 
 def write_all_data(root: Path) -> None:
@@ -136,7 +155,9 @@ def _shrink_csp(model: ConfigDict) -> None:
 
 def _shrink_ssd(model: ConfigDict) -> None:
     """Keep four of the levels, which have 8, 4, 2 and 1 cells a side for 64 pixels."""
-    channels = (512, 1024, 64, 64)
+    channels = (64, 128, 32, 32)
+    model.backbone.type = 'NarrowSSDVGG'
+    model.neck.in_channels = channels[:2]
     model.neck.update(out_channels=channels, level_strides=(2, 2), level_paddings=(1, 1))
     model.neck.pop('last_kernel_size', None)
     model.bbox_head.in_channels = channels
