@@ -72,7 +72,7 @@ def test_every_recipe_is_there(plan):
     from comparison_configs import RECIPES
 
     cells = plan.cells_of(list(plan.METHODS), list(plan.EPOCHS))
-    assert len(cells) == 4 * len(plan.EPOCHS) + 2
+    assert len(cells) == 4 * len(plan.EPOCHS) + 4
     for cell in cells:
         assert (RECIPES / f'{plan.METHODS[cell.method][cell.bits]}.py').is_file()
 
@@ -88,6 +88,8 @@ def test_configs_load(plan, tmp_path, bits):
         assert config.randomness.seed == 3
         assert config.train_cfg.max_epochs == config.param_scheduler[0].total_steps == cell.epochs
         assert config.optim_wrapper.optimizer.lr == config.param_scheduler[0].eta_max == 2e-3
+        teacher = (config.default_hooks.get('distillation') or {}).get('teacher')
+        assert teacher == ('float.pth' if cell.method == 'u distilled' else None)
         if cell.method == 'float':
             assert config.model.type == 'SingleStageDetector'
             continue
@@ -122,6 +124,7 @@ def test_table_marks_the_first_and_what_is_within_its_spread(plan, results):
         ('u', '2/2'): (0.63, 0.64, 0.65),
         ('LSQ', '2/2'): (0.625, 0.635, 0.645),
         ('paper', '2/2'): (0.5, 0.5, 0.5),
+        ('u distilled', '2/2'): (0.66, 0.66, 0.66),
     }
     for (method, bits), of_seeds in scores.items():
         for rate in plan.RATES:
@@ -135,6 +138,7 @@ def test_table_marks_the_first_and_what_is_within_its_spread(plan, results):
     assert cells[3].endswith('~')
     assert cells[5] == '0.500 ± 0.000 (0.714)'
     assert cells[4] == cells[6] == ''
+    assert cells[8] == '0.660 ± 0.000 (0.943)'  # it has a teacher, so it is not the first
     [bars] = draw(results).axes
     assert [text.get_text() for text in bars.get_legend().get_texts()] == list(plan.METHODS)
 
@@ -157,5 +161,5 @@ def test_an_interrupted_comparison_goes_on(plan, start, tmp_path):
     assert '[2/3, about 0.0 h left] TWN 2/32 seed 0 rate 0.001\n' in done.stdout
     runs = json.loads((out_dir / 'methods.json').read_text())['runs']
     assert [run['rate'] for run in runs] == [0.002, 0.004, 0.001]
-    assert '| 2/32 (2) |  |  |  |  |  |  | **0.500** |' in (out_dir / 'methods.md').read_text()
+    assert '| 2/32 (2) |  |  |  |  |  |  | **0.500** |  |' in (out_dir / 'methods.md').read_text()
     assert (out_dir / 'methods.png').exists()

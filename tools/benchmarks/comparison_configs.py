@@ -47,6 +47,12 @@ def quantized_model(recipe: str) -> list[str]:
     ]
 
 
+def taught_by(teacher: Path) -> str:
+    """Return a line of a config: the float model of a checkpoint teaches the quantized one."""
+    hook = dict(type='mmqnet.DistillationHook', teacher=str(teacher))
+    return f'default_hooks.update(distillation={hook})'
+
+
 def config_text(
     lines: Iterable[str],
     checkpoint: Path | None,

@@ -5,7 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from comparison_configs import config_text, float_model, paper_temperature, quantized_model
+from comparison_configs import (
+    config_text,
+    float_model,
+    paper_temperature,
+    quantized_model,
+    taught_by,
+)
 
 # Weight and activation bits, and epochs from the float checkpoint.
 EPOCHS = {
@@ -19,6 +25,8 @@ EPOCHS = {
     '1/32': 4,
 }
 RATES = (1e-3, 2e-3, 4e-3)
+FLOAT = 'float'
+DISTILLED = 'u distilled'
 # From bits to the recipe of each method.
 METHODS: Mapping[str, Mapping[str, str]] = {
     'u': {bits: f'w{bits[0]}-a{bits[2:]}u' for bits in EPOCHS},
@@ -30,8 +38,9 @@ METHODS: Mapping[str, Mapping[str, str]] = {
     'paper': {bits: f'w{bits[0]}-a{bits[2:]}' for bits in EPOCHS},
     'BWN': {'1/32': 'bwn_w1-a32'},
     'TWN': {'2/32': 'twn_w2-a32'},
+    # Not a rival of the others, none of which has a teacher.
+    DISTILLED: {bits: f'w{bits[0]}-a{bits[2:]}u' for bits in ('2/2', '1/2')},
 }
-FLOAT = 'float'
 
 
 @dataclass(frozen=True)
@@ -78,6 +87,8 @@ class Run:
     def config_text(self, checkpoint: Path) -> str:
         """Return a config: the demo's detector with a recipe, at a seed and a rate."""
         lines = float_model() if self.cell.method == FLOAT else _quantized_model(self.cell)
+        if self.cell.method == DISTILLED:
+            lines.append(taught_by(checkpoint))
         return config_text(lines, checkpoint, self.epochs, self.seed, self.rate)
 
     def measure(self, work_dir: Path) -> dict[str, Any]:

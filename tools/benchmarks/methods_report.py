@@ -5,7 +5,7 @@ from typing import Any
 
 from comparison_results import Results, Summary
 from matplotlib.figure import Figure
-from methods_plan import EPOCHS, FLOAT, METHODS, Cell, Run, best_rate
+from methods_plan import DISTILLED, EPOCHS, FLOAT, METHODS, Cell, Run, best_rate
 
 from mmqnet.visualization.style import new_figure
 
@@ -40,7 +40,7 @@ def table(results: MethodResults) -> str:
     """Return a Markdown table: bits by methods, the best in bold.
 
     A method whose mean is within one standard deviation (the larger of both) of the best one is
-    marked by ``~``.
+    marked by ``~``. A distilled model is not compared with models that have no teacher.
     """
     lines = [
         f'| bits (epochs) | float, trained on | {" | ".join(METHODS)} |',
@@ -49,24 +49,31 @@ def table(results: MethodResults) -> str:
     for bits, epochs in EPOCHS.items():
         found = {method: results.summary(Cell(method, bits)) for method in METHODS}
         trained_on = results.float_summary(epochs)
-        cells = [_cell(summary, found, trained_on) for summary in found.values()]
+        cells = [_cell(summary, trained_on) for summary in found.values()]
+        rivals = {i: found[method] for i, method in enumerate(METHODS) if method != DISTILLED}
+        _mark(cells, {i: summary for i, summary in rivals.items() if summary})
         baseline = '' if trained_on is None else str(trained_on)
         lines.append(f'| {bits} ({epochs}) | {baseline} | {" | ".join(cells)} |')
     return '\n'.join(lines) + '\n'
 
 
-def _cell(
-    summary: Summary | None, row: dict[str, Summary | None], trained_on: Summary | None
-) -> str:
+def _cell(summary: Summary | None, trained_on: Summary | None) -> str:
     if summary is None:
         return ''
-    first = max((other for other in row.values() if other), key=lambda other: other.mean)
-    text = str(summary)
-    if trained_on is not None:
-        text += f' ({summary.mean / trained_on.mean:.3f})'
-    if summary is first:
-        return f'**{text}**'
-    return f'{text} ~' if summary.is_close(first) else text
+    share = '' if trained_on is None else f' ({summary.mean / trained_on.mean:.3f})'
+    return f'{summary}{share}'
+
+
+def _mark(cells: list[str], rivals: dict[int, Summary]) -> None:
+    """Mark the first of the rivals, which are cells by their places, and what is close to it."""
+    if not rivals:
+        return
+    first = max(rivals, key=lambda place: rivals[place].mean)
+    for place, summary in rivals.items():
+        if place == first:
+            cells[place] = f'**{cells[place]}**'
+        elif summary.is_close(rivals[first]):
+            cells[place] += ' ~'
 
 
 def draw(results: MethodResults) -> Figure:
