@@ -79,9 +79,11 @@ def test_every_recipe_is_there(plan):
 
 @pytest.mark.parametrize('bits', ['2/2', '1/32'])
 def test_configs_load(plan, tmp_path, bits):
+    from comparison import folder_of
+
     for cell in plan.cells_of(['float', *plan.METHODS], [bits]):
         run = plan.Run(cell, 3, 2e-3)
-        file = tmp_path / f'{run.folder}.py'
+        file = tmp_path / f'{folder_of(run.key)}.py'
         file.write_text(run.config_text(Path('float.pth')))
         config = Config.fromfile(file)
         assert config.load_from == 'float.pth'

@@ -32,10 +32,6 @@ class Run(Protocol):
         """Name in the results."""
 
     @property
-    def folder(self) -> str:
-        """Name of the folder, without blanks or slashes."""
-
-    @property
     def fields(self) -> dict[str, Any]:
         """What a row of the results says of it."""
 
@@ -96,6 +92,11 @@ def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
     return args
 
 
+def folder_of(key: str) -> str:
+    """Return the name of a training's folder, without blanks or slashes."""
+    return key.replace(' + ', '-').replace('/', '-').replace(' ', '_')
+
+
 class Trainer:
     """Runs trainings as processes, as a user would.
 
@@ -116,7 +117,7 @@ class Trainer:
         Raises:
             RuntimeError: If a command fails; the log is named.
         """
-        folder = (self._args.out_dir / 'runs' / run.folder).resolve()
+        folder = (self._args.out_dir / 'runs' / folder_of(run.key)).resolve()
         config, test = folder / 'config.py', folder / 'test'
         atomic.write_text(config, run.config_text(self._args.checkpoint.resolve()))
         start = time.monotonic()

@@ -70,11 +70,6 @@ class Run:
         return f'{self.cell.method} {self.cell.bits} seed {self.seed} rate {self.rate:g}'
 
     @property
-    def folder(self) -> str:
-        """Name of the folder, without blanks or slashes."""
-        return self.key.replace(' + ', '-').replace('/', '-').replace(' ', '_')
-
-    @property
     def fields(self) -> dict[str, Any]:
         """What a row of the results says of it."""
         return dict(method=self.cell.method, bits=self.cell.bits, seed=self.seed, rate=self.rate)
