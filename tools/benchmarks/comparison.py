@@ -5,6 +5,7 @@ A tool gives the plan, which says what to train next, and draws the results.
 
 import argparse
 import json
+import math
 import signal
 import subprocess
 import sys
@@ -82,6 +83,14 @@ def add_arguments(parser: argparse.ArgumentParser, out_dir: str) -> None:
     parser.add_argument(
         '--cfg-options', nargs='+', default=[], help='settings for all trainings, key=value'
     )
+
+
+def learning_rate(text: str) -> float:
+    """Convert an argument to a learning rate; for argparse's ``type``."""
+    value = float(text)
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f'should be a positive number, but got {text}')
+    return value
 
 
 def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:

@@ -1,27 +1,44 @@
 """Results of the comparison of methods: best rates, table and picture."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from comparison_configs import recipe_digest
 from comparison_results import Results, Summary
 from matplotlib.figure import Figure
-from methods_plan import DISTILLED, EPOCHS, FLOAT, METHODS, Cell, Run, best_rate
+from methods_plan import DISTILLED, EPOCHS, FLOAT, METHODS, RATES, Cell, best_rate, key_of
 
 from mmqnet.visualization.style import new_figure
 
 
 class MethodResults(Results):
-    """Finished trainings of the methods."""
+    """Finished trainings of the methods; those of a recipe that has changed since do not count.
+
+    Args:
+        path: The json file.
+        conditions: What makes results comparable.
+        rates: The rates that the first seed is trained at.
+
+    Raises:
+        ValueError: As of the base.
+    """
+
+    def __init__(
+        self, path: Path, conditions: dict[str, Any], rates: Sequence[float] = RATES
+    ) -> None:
+        super().__init__(path, conditions)
+        self._rates = rates
 
     def key_of(self, row: Mapping[str, Any]) -> str:
         """Return the key of the training that a row of the file is about."""
-        return Run(_cell_of(row), row['seed'], row['rate']).key
+        return key_of(_cell_of(row), row['seed'], row['rate'], row['recipe'])
 
     def summary(self, cell: Cell) -> Summary | None:
         """Return the seeds of a cell at its best rate, or None while a rate is missing."""
-        rows = [row for row in self._rows if _cell_of(row) == cell]
+        rows = [row for row in self._rows if _cell_of(row) == cell and _is_current(row)]
         seeds = list(dict.fromkeys(row['seed'] for row in rows))
-        rates = (best_rate(cell, self.scores(), seed) for seed in seeds)
+        rates = (best_rate(cell, self.scores(), seed, self._rates) for seed in seeds)
         rate = next((rate for rate in rates if rate is not None), None)
         if rate is None:
             return None
@@ -30,6 +47,10 @@ class MethodResults(Results):
     def float_summary(self, epochs: int) -> Summary | None:
         """Return the float model trained on for as many epochs."""
         return self.summary(Cell(FLOAT, f'{epochs} epochs'))
+
+
+def _is_current(row: Mapping[str, Any]) -> bool:
+    return row['recipe'] == recipe_digest(_cell_of(row).recipe)
 
 
 def _cell_of(row: Mapping[str, Any]) -> Cell:
