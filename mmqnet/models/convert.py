@@ -68,7 +68,7 @@ def convert(model: nn.Module, config: QuantizationConfig) -> QuantizationReport:
         ),
     )
     in_float = [name for name, plan in plans.items() if plan.activation is None]
-    blocks = _find_blocks(model, plans)
+    blocks = _find_blocks(model, plans, config.quantize_identity)
     sums = plan_sums(model, plans, list(blocks), in_float, config.sums) if config.sums else []
     _replace_layers(model, plans, shared)
     for block, activation in blocks.items():
@@ -79,7 +79,9 @@ def convert(model: nn.Module, config: QuantizationConfig) -> QuantizationReport:
     return replace(report, sums=tuple(map(quantize_sums, sums)))
 
 
-def _find_blocks(model: nn.Module, plans: dict[str, LayerPlan]) -> dict[nn.Module, QuantizerConfig]:
+def _find_blocks(
+    model: nn.Module, plans: dict[str, LayerPlan], quantize_identity: bool
+) -> dict[nn.Module, QuantizerConfig]:
     """Find the residual blocks whose input is quantized once, and remove it from their layers."""
     blocks = {}
     for name, block in model.named_modules():
@@ -88,6 +90,8 @@ def _find_blocks(model: nn.Module, plans: dict[str, LayerPlan]) -> dict[nn.Modul
             continue
         readers = [conv1]
         downsample = getattr(block, 'downsample', None)
+        if downsample is None and not quantize_identity:
+            continue
         if isinstance(downsample, nn.Sequential):  # its first layer may be a pool
             readers += [p for p in plans.values() if p.layer is downsample[0]]
         activation = conv1.activation

@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from mmqnet.checks import check_keys
+from mmqnet.checks import check_bool, check_keys
 from mmqnet.models.patterns import matches
 from mmqnet.models.shared_functions import check_shared_configs
 from mmqnet.quantizers import QuantizerConfig, merge_override, quantizer_config
@@ -39,6 +39,9 @@ class QuantizationConfig:
             layer, or of the ConvModule that holds it. For layers that ``keep_float`` does not name.
             Default None: they get the common ones.
         last: The same for the layers that give the predictions.
+        quantize_identity: Whether a residual block adds its quantized input (True, the default, as
+            in the paper's code) or the input itself, which is then quantized for the layers that
+            read it. ``sums`` quantizes what is added in either case.
         sums: Quantizer of the operands of sums, in residual blocks and FPNs whose layers are all
             quantized, so that integers are added: replaces the common ``activation`` key by key.
             None (default) leaves the outputs of their branches in float.
@@ -58,6 +61,7 @@ class QuantizationConfig:
     keep_float: tuple[str, ...] = _POSITIONS
     first: Mapping[str, QuantizerConfig | None] | None = None
     last: Mapping[str, QuantizerConfig | None] | None = None
+    quantize_identity: bool = True
     sums: QuantizerConfig | None = None
     overrides: Mapping[str, Mapping[str, QuantizerConfig | None]] = field(default_factory=dict)
     key: str = field(default='quantization', compare=False, repr=False)
@@ -71,6 +75,7 @@ class QuantizationConfig:
                     f"`{self.key}.keep_float` should hold 'first' and 'last' only, "
                     f'but got {position!r}'
                 )
+        check_bool(self.quantize_identity, f'{self.key}.quantize_identity')
         common = {kind: getattr(self, kind) for kind in _KINDS}
         for kind, given in common.items():
             self._set(kind, _quantizer(given, kind, f'{self.key}.{kind}'))

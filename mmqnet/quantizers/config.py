@@ -105,7 +105,7 @@ class QuantizerConfig:
         ``'symmetric'`` is the k-bit two's complement integers, ``'auto'`` all ranges of integers.
 
         Raises:
-            ValueError: If ``levels`` is not an unsigned k-bit set.
+            ValueError: If ``levels`` does not start at 0, or their number is odd.
         """
         if self.signed_levels == 'symmetric':
             return [signed_counterpart(self.levels)]

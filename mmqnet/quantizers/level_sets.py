@@ -26,7 +26,7 @@ _APOT_TERMS: dict[int, tuple[tuple[int, ...], ...]] = {
     3: ((0, 1, 4, 8), (0, 2)),
     4: ((0, 2, 8, 32), (0, 1, 4, 16)),
 }
-_APOT_NAMES = ('apot3', 'apot4', 'uapot3', 'uapot4')
+_APOT_NAMES = ('apot3', 'apot4', 'uapot2', 'uapot3', 'uapot4')
 _MAX_BITS = 8
 # Neighbours nearer to each other than this share of the larger one may be rounded to the same
 # number when they are multiplied by a scale in float32.
@@ -41,8 +41,8 @@ def resolve_levels(spec: LevelSpec, key: str = 'levels') -> tuple[float, ...]:
             (-4, -2, -1, 0, 1, 2, 4), ``'int{k}'`` for -(2^(k-1)-1)..2^(k-1)-1 with k in 2..8
             (``'int5'`` is -15..15), ``'uint{k}'`` for 0..2^k-1 with k in 1..8, ``'apot3'``,
             ``'apot4'`` (sums of powers of two with a sign; ``'apot3'`` is ``'pm4'``),
-            ``'uapot3'``, ``'uapot4'`` (the same from 0), or any strictly increasing list of finite
-            numbers.
+            ``'uapot2'`` (0, 1, 2, 4), ``'uapot3'``, ``'uapot4'`` (the same from 0), or any strictly
+            increasing list of finite numbers.
         key: The config key, for error messages.
 
     Returns:
@@ -77,56 +77,57 @@ def as_float32(numbers: Sequence[float]) -> tuple[float, ...]:
     return tuple(torch.tensor(numbers, dtype=torch.float32).tolist())
 
 
-def is_unsigned_set(levels: tuple[float, ...]) -> bool:
-    """Whether the levels are 0, 1, .., n with n odd, as those of k unsigned bits."""
-    return levels == tuple(map(float, range(len(levels)))) and len(levels) % 2 == 0
-
-
 def signed_counterpart(levels: tuple[float, ...]) -> tuple[float, ...]:
-    """Return the integers with a sign that take as many bits as ``levels`` = 0..n.
+    """Return the integers with a sign that take as many bits as ``levels``.
 
-    ``0..2^k-1`` becomes ``-2^(k-1)..2^(k-1)-1``, the range of a k-bit two's complement integer,
-    and ``(0, 1)`` becomes ``(-1, 1)``.
+    ``0..2^k-1`` and other sets of 2^k levels from 0 on become ``-2^(k-1)..2^(k-1)-1``, the range
+    of a k-bit two's complement integer, and ``(0, 1)`` becomes ``(-1, 1)``.
 
     Raises:
-        ValueError: If ``levels`` is not 0, 1, .., n with n odd.
+        ValueError: If ``levels`` does not start at 0, or their number is odd.
     """
     return _shifted_down(levels, len(levels) / 2)
 
 
 def zero_centred_counterpart(levels: tuple[float, ...]) -> tuple[float, ...]:
-    """Return the symmetric set with as many levels as ``levels`` = 0..n, without a level 0.
+    """Return the symmetric set with as many levels as ``levels``, without a level 0.
 
     ``0..3`` becomes ``-1.5, -0.5, 0.5, 1.5``, and ``(0, 1)`` becomes ``(-1, 1)``.
 
     Raises:
-        ValueError: If ``levels`` is not 0, 1, .., n with n odd.
+        ValueError: If ``levels`` does not start at 0, or their number is odd.
     """
     return _shifted_down(levels, (len(levels) - 1) / 2)
 
 
 def _shifted_down(levels: tuple[float, ...], offset: float) -> tuple[float, ...]:
-    if not is_unsigned_set(levels):
-        raise ValueError(
-            '`signed_levels` should be given, as a list or as None for inputs left in float, '
-            f'when `levels` is not an unsigned k-bit set, but got levels={list(levels)}'
-        )
+    _check_unsigned(levels)
     if len(levels) == 2:
         return _NAMED['binary']
-    return tuple(level - offset for level in levels)
+    return tuple(i - offset for i in range(len(levels)))
+
+
+def _check_unsigned(levels: tuple[float, ...]) -> None:
+    if levels[0] != 0 or len(levels) % 2:
+        raise ValueError(
+            '`signed_levels` should be given, as a list or as None for inputs left in float, '
+            'when `levels` does not start at 0 or their number is odd, '
+            f'but got levels={list(levels)}'
+        )
 
 
 @functools.cache
 def integer_ranges(levels: tuple[float, ...]) -> tuple[tuple[float, ...], ...]:
-    """Return the sets of as many integers as ``levels`` = 0..n that hold 0 and a positive number.
+    """Return the sets of as many integers as ``levels`` that hold 0 and a positive number.
 
     They are ``-m..n-m`` with m from 0 to n - 1; ``(0, 1)`` has ``(-1, 1)`` beside it.
 
     Raises:
-        ValueError: If ``levels`` is not 0, 1, .., n with n odd.
+        ValueError: If ``levels`` does not start at 0, or their number is odd.
     """
     counterpart = signed_counterpart(levels)  # raises for other levels
-    ranges = tuple(tuple(level - m for level in levels) for m in range(len(levels) - 1))
+    n = len(levels) - 1
+    ranges = tuple(tuple(float(i - m) for i in range(n + 1)) for m in range(n))
     return ranges if counterpart in ranges else (*ranges, counterpart)
 
 

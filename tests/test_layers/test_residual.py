@@ -73,6 +73,27 @@ def test_all_readers_get_the_quantized_input(backbone_of):
         assert not torch.equal(codes, x)
 
 
+@torch.no_grad()
+def test_the_identity_stays_in_float_if_so_asked():
+    model = build(quantized(resnet(), **QUANTIZATION, quantize_identity=False))
+    calibrated(model, torch.randn(2, 3, 32, 32)).eval()
+    with_downsample = set()
+    for block in blocks_of(model):
+        with_downsample.add(block.downsample is not None)
+        nn.init.normal_(block.norm2.weight)  # MMDetection starts with 0
+        x = 3 * torch.rand(1, block.conv1.in_channels, 8, 8)
+        if block.downsample is None:  # the identity is the input
+            assert not hasattr(block, 'input_quantizer')
+            codes, identity = block.conv1.input_quantizer(x), x
+            inner = block.norm1(block.conv1(x)).relu()
+        else:
+            codes = block.input_quantizer(x)
+            identity, inner = block.downsample(codes), block.norm1(block.conv1(codes)).relu()
+        assert not torch.equal(codes, x)
+        torch.testing.assert_close(block(x), (block.norm2(block.conv2(inner)) + identity).relu())
+    assert with_downsample == {False, True}
+
+
 def test_activation_checkpointing_changes_nothing(backbone_of):
     plain = backbone_of(training=True)
     results = []

@@ -74,6 +74,23 @@ def test_operands_of_residual_sums(kind, depth):
             hook.remove()
 
 
+@torch.no_grad()
+def test_the_identity_has_the_levels_of_sums_if_the_layers_input_is_its_own():
+    config = quantized(resnet(), **QUANTIZATION, quantize_identity=False)
+    backbone = calibrated(with_branches(build(config)), X)
+    backbone.eval()
+    block, x = backbone.layer1[1], torch.rand(1, 8, 8, 8)
+    assert len(block.input_quantizer.levels) == 256
+    assert len(block.conv1.input_quantizer.levels) == 16
+    identity = block.input_quantizer(x)
+    inner = block.norm1(block.conv1(identity)).relu()
+    branch = block.branch_quantizer(block.norm2(block.conv2(inner)))
+    assert torch.equal(block(x), (branch + identity).relu())
+    first = backbone.layer2[0]  # its identity is down-sampled, from what conv1 gets
+    assert len(first.input_quantizer.levels) == 16
+    assert len(first.identity_quantizer.levels) == 256
+
+
 def test_all_parts_see_the_quantizers():
     backbone = backbone_of()
     names = {f'layer{i}.{j}.branch_quantizer' for i in (1, 2, 3, 4) for j in (0, 1)}

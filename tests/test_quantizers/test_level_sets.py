@@ -87,15 +87,17 @@ def test_signed_counterparts_are_twos_complement():
     assert signed_counterpart((0.0, 1.0)) == (-1.0, 1.0)
     assert signed_counterpart(resolve_levels('uint2')) == (-2.0, -1.0, 0.0, 1.0)
     assert signed_counterpart(resolve_levels('uint8')) == tuple(range(-128, 128))
+    assert signed_counterpart(resolve_levels('uapot3')) == tuple(range(-4, 4))
 
 
 def test_integer_ranges_hold_zero_and_a_positive_number():
     assert integer_ranges((0.0, 1.0)) == ((0.0, 1.0), (-1.0, 1.0))
     assert integer_ranges((0.0, 1.0, 2.0, 3.0)) == ((0, 1, 2, 3), (-1, 0, 1, 2), (-2, -1, 0, 1))
+    assert integer_ranges(resolve_levels('uapot2')) == integer_ranges(resolve_levels('uint2'))
     assert len(integer_ranges(resolve_levels('uint8'))) == 255
 
 
-@pytest.mark.parametrize('levels', [(0.0, 1.0, 2.0), (0.0, 2.0), (0.0, 1.0, 3.0, 4.0)])
+@pytest.mark.parametrize('levels', [(0.0, 1.0, 2.0), (1.0, 2.0), (-1.0, 0.0, 1.0, 2.0)])
 def test_other_sets_have_no_counterpart_by_themselves(levels):
     with pytest.raises(ValueError, match=r'`signed_levels` should be given.*but got levels'):
         signed_counterpart(levels)
@@ -112,6 +114,7 @@ def test_bits_are_just_enough(count):
     [
         ('apot3', (0, 1, 2, 4), 3),
         ('apot4', (0, 1, 2, 3, 4, 6, 8, 10), 4),
+        ('uapot2', (0, 1, 2, 4), 2),
         ('uapot3', (0, 1, 2, 3, 4, 6, 8, 10), 3),
         ('uapot4', (0, 1, 2, 3, 4, 6, 8, 9, 12, 16, 18, 24, 32, 33, 36, 48), 4),
     ],

@@ -49,6 +49,37 @@ def test_first_seed_at_each_rate_and_others_at_the_best(plan, results):
     assert results.summary(cell).scores == (0.7, 0.71, 0.71)
 
 
+def test_the_rates_that_are_asked_for(plan, tmp_path):
+    from methods_report import MethodResults
+
+    results = MethodResults(tmp_path / 'methods.json', CONDITIONS, [0.01])
+    cell = plan.Cell('u', '2/2')
+    to_do = plan.MethodsPlan([cell], [0, 1], [0.01])
+    for score in (0.5, 0.6):
+        [run] = to_do.missing(results.scores())
+        assert run.rate == 0.01
+        results.add(run, found(score))
+    assert to_do.missing(results.scores()) == []
+    assert results.summary(cell).scores == (0.5, 0.6)
+
+
+def test_a_recipe_that_has_changed_is_trained_anew(plan, results, tmp_path):
+    cell, row = plan.Cell('u', '2/2'), dict(method='u', bits='2/2', seed=0, epochs=4, minutes=1.0)
+    rows = [dict(row, rate=rate, mAP=0.9, recipe='0badcafe') for rate in plan.RATES]
+    content = dict(conditions=CONDITIONS, runs=rows)
+    (tmp_path / 'methods.json').write_text(json.dumps(content))
+    results = type(results)(tmp_path / 'methods.json', CONDITIONS)
+    assert results.summary(cell) is None
+    runs = plan.MethodsPlan([cell], [0]).missing(results.scores())
+    assert [run.rate for run in runs] == list(plan.RATES)
+    for run in runs:
+        results.add(run, found(0.5))
+    assert results.summary(cell).scores == (0.5,)
+    kept = json.loads((tmp_path / 'methods.json').read_text())['runs']
+    assert kept[:3] == rows
+    assert len(kept) == 6
+
+
 def test_methods_take_turns_at_each_rate(plan):
     cells = plan.cells_of(['u', 'LSQ'], ['2/2', '4/4'])
     runs = plan.MethodsPlan(cells, [0, 1]).missing({})
@@ -72,22 +103,26 @@ def test_every_recipe_is_there(plan):
     from comparison_configs import RECIPES
 
     cells = plan.cells_of(list(plan.METHODS), list(plan.EPOCHS))
-    assert len(cells) == 4 * len(plan.EPOCHS) + 2
+    assert len(cells) == 4 * len(plan.EPOCHS) + 4
     for cell in cells:
         assert (RECIPES / f'{plan.METHODS[cell.method][cell.bits]}.py').is_file()
 
 
 @pytest.mark.parametrize('bits', ['2/2', '1/32'])
 def test_configs_load(plan, tmp_path, bits):
+    from comparison import folder_of
+
     for cell in plan.cells_of(['float', *plan.METHODS], [bits]):
         run = plan.Run(cell, 3, 2e-3)
-        file = tmp_path / f'{run.folder}.py'
+        file = tmp_path / f'{folder_of(run.key)}.py'
         file.write_text(run.config_text(Path('float.pth')))
         config = Config.fromfile(file)
         assert config.load_from == 'float.pth'
         assert config.randomness.seed == 3
         assert config.train_cfg.max_epochs == config.param_scheduler[0].total_steps == cell.epochs
         assert config.optim_wrapper.optimizer.lr == config.param_scheduler[0].eta_max == 2e-3
+        teacher = (config.default_hooks.get('distillation') or {}).get('teacher')
+        assert teacher == ('float.pth' if cell.method == 'u distilled' else None)
         if cell.method == 'float':
             assert config.model.type == 'SingleStageDetector'
             continue
@@ -122,6 +157,7 @@ def test_table_marks_the_first_and_what_is_within_its_spread(plan, results):
         ('u', '2/2'): (0.63, 0.64, 0.65),
         ('LSQ', '2/2'): (0.625, 0.635, 0.645),
         ('paper', '2/2'): (0.5, 0.5, 0.5),
+        ('u distilled', '2/2'): (0.66, 0.66, 0.66),
     }
     for (method, bits), of_seeds in scores.items():
         for rate in plan.RATES:
@@ -135,6 +171,7 @@ def test_table_marks_the_first_and_what_is_within_its_spread(plan, results):
     assert cells[3].endswith('~')
     assert cells[5] == '0.500 ± 0.000 (0.714)'
     assert cells[4] == cells[6] == ''
+    assert cells[8] == '0.660 ± 0.000 (0.943)'  # it has a teacher, so it is not the first
     [bars] = draw(results).axes
     assert [text.get_text() for text in bars.get_legend().get_texts()] == list(plan.METHODS)
 
@@ -154,8 +191,8 @@ def test_an_interrupted_comparison_goes_on(plan, start, tmp_path):
     command += ['--checkpoint', str(start.checkpoint), '--cfg-options', *start.cfg_options]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert '[2/3, about 0.0 h left] TWN 2/32 seed 0 rate 0.001\n' in done.stdout
+    assert '[2/3, about 0.0 h left] TWN 2/32 seed 0 rate 0.001 ' in done.stdout
     runs = json.loads((out_dir / 'methods.json').read_text())['runs']
     assert [run['rate'] for run in runs] == [0.002, 0.004, 0.001]
-    assert '| 2/32 (2) |  |  |  |  |  |  | **0.500** |' in (out_dir / 'methods.md').read_text()
+    assert '| 2/32 (2) |  |  |  |  |  |  | **0.500** |  |' in (out_dir / 'methods.md').read_text()
     assert (out_dir / 'methods.png').exists()

@@ -9,12 +9,11 @@ beside tables and a picture; after an interruption the same command continues.
 """
 
 import argparse
-import math
 import sys
 
 from ablation_plan import ROWS, AblationPlan
 from ablation_report import AblationResults, draw, tables
-from comparison import Report, add_arguments, compare, parse
+from comparison import Report, add_arguments, compare, learning_rate, parse
 from comparison_configs import float_config
 from comparison_results import describe
 
@@ -23,17 +22,13 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--rows', nargs='+', choices=ROWS, default=list(ROWS))
     parser.add_argument(
-        '--rate', type=_rate, default=2e-3, help='the highest, from the float checkpoint (2e-3)'
+        '--rate',
+        type=learning_rate,
+        default=2e-3,
+        help='the highest, from the float checkpoint (2e-3)',
     )
     add_arguments(parser, out_dir='work_dirs/ablation')
     return parse(parser)
-
-
-def _rate(text: str) -> float:
-    value = float(text)
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f'should be a positive number, but got {text}')
-    return value
 
 
 def main() -> None:

@@ -80,11 +80,6 @@ class Run:
         return key_of(self.name, self.seed)
 
     @property
-    def folder(self) -> str:
-        """Name of the folder, without blanks."""
-        return self.key.replace(' ', '_')
-
-    @property
     def fields(self) -> dict[str, Any]:
         """What a row of the results says of it."""
         return dict(row=self.name, seed=self.seed)

@@ -5,6 +5,7 @@ A tool gives the plan, which says what to train next, and draws the results.
 
 import argparse
 import json
+import math
 import signal
 import subprocess
 import sys
@@ -30,10 +31,6 @@ class Run(Protocol):
     @property
     def key(self) -> str:
         """Name in the results."""
-
-    @property
-    def folder(self) -> str:
-        """Name of the folder, without blanks or slashes."""
 
     @property
     def fields(self) -> dict[str, Any]:
@@ -88,12 +85,25 @@ def add_arguments(parser: argparse.ArgumentParser, out_dir: str) -> None:
     )
 
 
+def learning_rate(text: str) -> float:
+    """Convert an argument to a learning rate; for argparse's ``type``."""
+    value = float(text)
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f'should be a positive number, but got {text}')
+    return value
+
+
 def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
     """Parse the arguments, and check that the float checkpoint is there."""
     args = parser.parse_args()
     if not args.checkpoint.is_file():
         parser.error(f'--checkpoint {args.checkpoint} does not exist')
     return args
+
+
+def folder_of(key: str) -> str:
+    """Return the name of a training's folder, without blanks or slashes."""
+    return key.replace(' + ', '-').replace('/', '-').replace(' ', '_')
 
 
 class Trainer:
@@ -116,7 +126,7 @@ class Trainer:
         Raises:
             RuntimeError: If a command fails; the log is named.
         """
-        folder = (self._args.out_dir / 'runs' / run.folder).resolve()
+        folder = (self._args.out_dir / 'runs' / folder_of(run.key)).resolve()
         config, test = folder / 'config.py', folder / 'test'
         atomic.write_text(config, run.config_text(self._args.checkpoint.resolve()))
         start = time.monotonic()

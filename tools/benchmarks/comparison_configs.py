@@ -1,6 +1,8 @@
 """Configs of the trainings that are compared: the demo's detector with a recipe."""
 
 import functools
+import hashlib
+import json
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -45,6 +47,21 @@ def quantized_model(recipe: str) -> list[str]:
         'default_hooks.update(_base_.batch_norm_hooks)',
         'default_hooks.update(gap=None)',
     ]
+
+
+@functools.cache
+def recipe_digest(recipe: str | None) -> str:
+    """Return a short digest of what a recipe says, with all that it inherits; None: of nothing."""
+    if recipe is None:
+        return ''
+    config = Config.fromfile(RECIPES / f'{recipe}.py').to_dict()
+    return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def taught_by(teacher: Path) -> str:
+    """Return a line of a config: the float model of a checkpoint teaches the quantized one."""
+    hook = dict(type='mmqnet.DistillationHook', teacher=str(teacher))
+    return f'default_hooks.update(distillation={hook})'
 
 
 def config_text(

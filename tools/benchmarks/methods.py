@@ -5,14 +5,15 @@
 trains the demo's detector with each method at each number of bits. The first seed is trained at
 three learning rates, the other ones at the best of these. What is finished is kept in
 ``methods.json``, beside a table and a picture; after an interruption the same command continues.
+Trainings of a recipe that has changed since stay in the file, and are made anew.
 """
 
 import argparse
 import sys
 
-from comparison import Report, add_arguments, compare, parse
+from comparison import Report, add_arguments, compare, learning_rate, parse
 from comparison_results import describe
-from methods_plan import EPOCHS, FLOAT, METHODS, MethodsPlan, cells_of
+from methods_plan import EPOCHS, FLOAT, METHODS, RATES, MethodsPlan, cells_of
 from methods_report import MethodResults, draw, table
 
 
@@ -20,6 +21,9 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     names = [FLOAT, *METHODS]
     parser.add_argument('--methods', nargs='+', choices=names, default=names)
+    parser.add_argument(
+        '--rates', nargs='+', type=learning_rate, default=RATES, help='of the first seed'
+    )
     parser.add_argument('--bits', nargs='+', choices=EPOCHS, default=list(EPOCHS))
     add_arguments(parser, out_dir='work_dirs/methods')
     return parse(parser)
@@ -28,10 +32,10 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     try:
-        results = MethodResults(args.out_dir / 'methods.json', describe(args))
+        results = MethodResults(args.out_dir / 'methods.json', describe(args), args.rates)
     except ValueError as error:
         sys.exit(f'methods.py: error: {error}')
-    plan = MethodsPlan(cells_of(args.methods, args.bits), args.seeds)
+    plan = MethodsPlan(cells_of(args.methods, args.bits), args.seeds, args.rates)
     compare(args, plan, results, Report(table, draw))
 
 

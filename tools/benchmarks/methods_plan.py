@@ -1,11 +1,18 @@
 """What the comparison of methods trains: methods, bits, seeds, rates, and a config for each run."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from comparison_configs import config_text, float_model, paper_temperature, quantized_model
+from comparison_configs import (
+    config_text,
+    float_model,
+    paper_temperature,
+    quantized_model,
+    recipe_digest,
+    taught_by,
+)
 
 # Weight and activation bits, and epochs from the float checkpoint.
 EPOCHS = {
@@ -19,6 +26,8 @@ EPOCHS = {
     '1/32': 4,
 }
 RATES = (1e-3, 2e-3, 4e-3)
+FLOAT = 'float'
+DISTILLED = 'u distilled'
 # From bits to the recipe of each method.
 METHODS: Mapping[str, Mapping[str, str]] = {
     'u': {bits: f'w{bits[0]}-a{bits[2:]}u' for bits in EPOCHS},
@@ -30,8 +39,9 @@ METHODS: Mapping[str, Mapping[str, str]] = {
     'paper': {bits: f'w{bits[0]}-a{bits[2:]}' for bits in EPOCHS},
     'BWN': {'1/32': 'bwn_w1-a32'},
     'TWN': {'2/32': 'twn_w2-a32'},
+    # Not a rival of the others, none of which has a teacher.
+    DISTILLED: {bits: f'w{bits[0]}-a{bits[2:]}u' for bits in ('2/2', '1/2')},
 }
-FLOAT = 'float'
 
 
 @dataclass(frozen=True)
@@ -46,10 +56,20 @@ class Cell:
         """Epochs from the float checkpoint."""
         return int(self.bits[0]) if self.method == FLOAT else EPOCHS[self.bits]
 
+    @property
+    def recipe(self) -> str | None:
+        """Name of the recipe, None for the float model."""
+        return None if self.method == FLOAT else METHODS[self.method][self.bits]
+
+
+def key_of(cell: Cell, seed: int, rate: float, recipe: str) -> str:
+    """Return the name of a training in the results, from the digest of its recipe."""
+    return f'{cell.method} {cell.bits} seed {seed} rate {rate:g} {recipe}'.rstrip()
+
 
 @dataclass(frozen=True)
 class Run:
-    """One training."""
+    """One training with a recipe as it is today."""
 
     cell: Cell
     seed: int
@@ -58,17 +78,16 @@ class Run:
     @property
     def key(self) -> str:
         """Name in the results."""
-        return f'{self.cell.method} {self.cell.bits} seed {self.seed} rate {self.rate:g}'
-
-    @property
-    def folder(self) -> str:
-        """Name of the folder, without blanks or slashes."""
-        return self.key.replace(' + ', '-').replace('/', '-').replace(' ', '_')
+        return key_of(self.cell, self.seed, self.rate, recipe_digest(self.cell.recipe))
 
     @property
     def fields(self) -> dict[str, Any]:
         """What a row of the results says of it."""
-        return dict(method=self.cell.method, bits=self.cell.bits, seed=self.seed, rate=self.rate)
+        cell = self.cell
+        recipe = recipe_digest(cell.recipe)
+        return dict(
+            method=cell.method, bits=cell.bits, seed=self.seed, rate=self.rate, recipe=recipe
+        )
 
     @property
     def epochs(self) -> int:
@@ -77,7 +96,12 @@ class Run:
 
     def config_text(self, checkpoint: Path) -> str:
         """Return a config: the demo's detector with a recipe, at a seed and a rate."""
-        lines = float_model() if self.cell.method == FLOAT else _quantized_model(self.cell)
+        recipe = self.cell.recipe
+        lines = float_model() if recipe is None else quantized_model(recipe)
+        if self.cell.method == 'paper':
+            lines.append(f'default_hooks.update(temperature={paper_temperature()})')
+        if self.cell.method == DISTILLED:
+            lines.append(taught_by(checkpoint))
         return config_text(lines, checkpoint, self.epochs, self.seed, self.rate)
 
     def measure(self, work_dir: Path) -> dict[str, Any]:
@@ -94,11 +118,13 @@ class MethodsPlan:
     Args:
         cells: What to fill.
         seeds: One or more.
+        rates: One or more.
     """
 
-    def __init__(self, cells: list[Cell], seeds: list[int]) -> None:
+    def __init__(self, cells: list[Cell], seeds: list[int], rates: Sequence[float] = RATES) -> None:
         self._cells = cells
         self._seeds = seeds
+        self._rates = rates
 
     @property
     def total(self) -> int:
@@ -123,15 +149,15 @@ class MethodsPlan:
 
     @property
     def _each(self) -> int:
-        return len(RATES) + len(self._seeds) - 1
+        return len(self._rates) + len(self._seeds) - 1
 
     def _runs_of(self, cells: list[Cell], scores: Mapping[str, float]) -> Iterator[Run]:
         first, *others = self._seeds
-        for rate in RATES:
+        for rate in self._rates:
             yield from (Run(cell, first, rate) for cell in cells)
         for seed in others:
             for cell in cells:
-                rate = best_rate(cell, scores, first)
+                rate = best_rate(cell, scores, first, self._rates)
                 if rate is not None:
                     yield Run(cell, seed, rate)
 
@@ -148,16 +174,11 @@ def cells_of(methods: list[str], bits: list[str]) -> list[Cell]:
     return list(cells)
 
 
-def best_rate(cell: Cell, scores: Mapping[str, float], seed: int) -> float | None:
+def best_rate(
+    cell: Cell, scores: Mapping[str, float], seed: int, rates: Sequence[float]
+) -> float | None:
     """Return the rate of the highest mAP at one seed, or None while a rate has none."""
-    found = {rate: scores.get(Run(cell, seed, rate).key) for rate in RATES}
+    found = {rate: scores.get(Run(cell, seed, rate).key) for rate in rates}
     if any(score is None for score in found.values()):
         return None
-    return max(RATES, key=lambda rate: found[rate] or 0.0)
-
-
-def _quantized_model(cell: Cell) -> list[str]:
-    lines = quantized_model(METHODS[cell.method][cell.bits])
-    if cell.method == 'paper':
-        lines.append(f'default_hooks.update(temperature={paper_temperature()})')
-    return lines
+    return max(rates, key=lambda rate: found[rate] or 0.0)

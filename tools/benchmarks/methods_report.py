@@ -1,27 +1,44 @@
 """Results of the comparison of methods: best rates, table and picture."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from comparison_configs import recipe_digest
 from comparison_results import Results, Summary
 from matplotlib.figure import Figure
-from methods_plan import EPOCHS, FLOAT, METHODS, Cell, Run, best_rate
+from methods_plan import DISTILLED, EPOCHS, FLOAT, METHODS, RATES, Cell, best_rate, key_of
 
 from mmqnet.visualization.style import new_figure
 
 
 class MethodResults(Results):
-    """Finished trainings of the methods."""
+    """Finished trainings of the methods; those of a recipe that has changed since do not count.
+
+    Args:
+        path: The json file.
+        conditions: What makes results comparable.
+        rates: The rates that the first seed is trained at.
+
+    Raises:
+        ValueError: As of the base.
+    """
+
+    def __init__(
+        self, path: Path, conditions: dict[str, Any], rates: Sequence[float] = RATES
+    ) -> None:
+        super().__init__(path, conditions)
+        self._rates = rates
 
     def key_of(self, row: Mapping[str, Any]) -> str:
         """Return the key of the training that a row of the file is about."""
-        return Run(_cell_of(row), row['seed'], row['rate']).key
+        return key_of(_cell_of(row), row['seed'], row['rate'], row['recipe'])
 
     def summary(self, cell: Cell) -> Summary | None:
         """Return the seeds of a cell at its best rate, or None while a rate is missing."""
-        rows = [row for row in self._rows if _cell_of(row) == cell]
+        rows = [row for row in self._rows if _cell_of(row) == cell and _is_current(row)]
         seeds = list(dict.fromkeys(row['seed'] for row in rows))
-        rates = (best_rate(cell, self.scores(), seed) for seed in seeds)
+        rates = (best_rate(cell, self.scores(), seed, self._rates) for seed in seeds)
         rate = next((rate for rate in rates if rate is not None), None)
         if rate is None:
             return None
@@ -32,6 +49,10 @@ class MethodResults(Results):
         return self.summary(Cell(FLOAT, f'{epochs} epochs'))
 
 
+def _is_current(row: Mapping[str, Any]) -> bool:
+    return row['recipe'] == recipe_digest(_cell_of(row).recipe)
+
+
 def _cell_of(row: Mapping[str, Any]) -> Cell:
     return Cell(row['method'], row['bits'])
 
@@ -40,7 +61,7 @@ def table(results: MethodResults) -> str:
     """Return a Markdown table: bits by methods, the best in bold.
 
     A method whose mean is within one standard deviation (the larger of both) of the best one is
-    marked by ``~``.
+    marked by ``~``. A distilled model is not compared with models that have no teacher.
     """
     lines = [
         f'| bits (epochs) | float, trained on | {" | ".join(METHODS)} |',
@@ -49,24 +70,31 @@ def table(results: MethodResults) -> str:
     for bits, epochs in EPOCHS.items():
         found = {method: results.summary(Cell(method, bits)) for method in METHODS}
         trained_on = results.float_summary(epochs)
-        cells = [_cell(summary, found, trained_on) for summary in found.values()]
+        cells = [_cell(summary, trained_on) for summary in found.values()]
+        rivals = {i: found[method] for i, method in enumerate(METHODS) if method != DISTILLED}
+        _mark(cells, {i: summary for i, summary in rivals.items() if summary})
         baseline = '' if trained_on is None else str(trained_on)
         lines.append(f'| {bits} ({epochs}) | {baseline} | {" | ".join(cells)} |')
     return '\n'.join(lines) + '\n'
 
 
-def _cell(
-    summary: Summary | None, row: dict[str, Summary | None], trained_on: Summary | None
-) -> str:
+def _cell(summary: Summary | None, trained_on: Summary | None) -> str:
     if summary is None:
         return ''
-    first = max((other for other in row.values() if other), key=lambda other: other.mean)
-    text = str(summary)
-    if trained_on is not None:
-        text += f' ({summary.mean / trained_on.mean:.3f})'
-    if summary is first:
-        return f'**{text}**'
-    return f'{text} ~' if summary.is_close(first) else text
+    share = '' if trained_on is None else f' ({summary.mean / trained_on.mean:.3f})'
+    return f'{summary}{share}'
+
+
+def _mark(cells: list[str], rivals: dict[int, Summary]) -> None:
+    """Mark the first of the rivals, which are cells by their places, and what is close to it."""
+    if not rivals:
+        return
+    first = max(rivals, key=lambda place: rivals[place].mean)
+    for place, summary in rivals.items():
+        if place == first:
+            cells[place] = f'**{cells[place]}**'
+        elif summary.is_close(rivals[first]):
+            cells[place] += ' ~'
 
 
 def draw(results: MethodResults) -> Figure:
