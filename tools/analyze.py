@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +19,7 @@ from mmqnet.command_line import (
     positive_integer,
     safe_loading,
 )
+from mmqnet.failures import one_line_errors
 
 if TYPE_CHECKING:
     import numpy as np
@@ -226,7 +226,9 @@ def write_picture(args: argparse.Namespace) -> None:
     vis.save_figure(figure, args.out)
 
 
-def run(args: argparse.Namespace) -> None:
+def main(arguments: list[str] | None = None) -> None:
+    args = parse_args(arguments)
+    choose_threads()
     from mmengine.logging import MMLogger
 
     MMLogger.get_instance('analyze', log_level='WARNING')  # the report of a model is not news here
@@ -238,14 +240,6 @@ def run(args: argparse.Namespace) -> None:
     print(f'written to {args.out}')
 
 
-def main(args: list[str] | None = None) -> None:
-    parsed = parse_args(args)
-    choose_threads()
-    try:
-        run(parsed)
-    except (ValueError, OSError) as error:
-        sys.exit(f'analyze.py: error: {error}')
-
-
 if __name__ == '__main__':
-    main()
+    with one_line_errors():
+        main()

@@ -2,6 +2,7 @@
 
 import importlib.util
 import re
+import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -12,6 +13,7 @@ from mmengine.runner import save_checkpoint
 from synthetic_data import write_imagenet
 from toy_models import build, calibrated, classifier, quantized
 
+from mmqnet.failures import one_line_errors
 from mmqnet.quantizers import quantizers_of
 from mmqnet.sensitivity import Choice, Sensitivities
 
@@ -59,12 +61,14 @@ def files(tmp_path_factory) -> Path:
 def analyze(files, monkeypatch, capsys):
     """Runs the tool; what it prints."""
     monkeypatch.chdir(files)
+    monkeypatch.setattr(sys, 'argv', ['tools/analyze.py'])
     spec = importlib.util.spec_from_file_location('analyze', TOOL)
     tool = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(tool)
 
     def run(*args: str) -> str:
-        tool.main(list(args))
+        with one_line_errors():
+            tool.main(list(args))
         return capsys.readouterr().out
 
     return run
