@@ -65,11 +65,15 @@ def is_complete(checkpoint: str | Path) -> bool:
     return Path(checkpoint).is_dir() or has_zip_end(checkpoint)  # DeepSpeed's are folders
 
 
-def load_weights(model: nn.Module, path: str) -> None:
+def load_weights(model: nn.Module, path: str) -> list[str]:
     """Load a checkpoint of the float or of the quantized model.
 
     MMEngine only warns of weights that are missing or do not fit, and leaves random ones: here they
     are refused for all parameters but the scales of quantizers, which a float model does not have.
+
+    Returns:
+        Names of the file's weights, tensors of two dimensions or more, that the model has no place
+        for: a deeper model or another head has some.
 
     Raises:
         FileNotFoundError: If the file does not exist.
@@ -81,6 +85,7 @@ def load_weights(model: nn.Module, path: str) -> None:
         >>> path = f'{tempfile.mkdtemp()}/float.pth'
         >>> save_checkpoint(dict(state_dict=nn.Linear(4, 2).state_dict()), path)
         >>> load_weights(nn.Linear(4, 2), path)
+        []
         >>> load_weights(nn.Linear(4, 3), path)
         Traceback (most recent call last):
             ...
@@ -90,9 +95,13 @@ def load_weights(model: nn.Module, path: str) -> None:
     check_state(model, checkpoint, path)
     weights = weights_of(checkpoint, path)
     missing: list[str] = []
-    hook = model.register_load_state_dict_post_hook(
-        lambda _, keys: missing.extend(keys.missing_keys)
-    )
+    unexpected: list[str] = []
+
+    def collect(_: nn.Module, keys: Any) -> None:
+        missing.extend(keys.missing_keys)
+        unexpected.extend(keys.unexpected_keys)
+
+    hook = model.register_load_state_dict_post_hook(collect)
     try:
         load_state_dict(model, weights)
     except ValueError as error:  # quantizers of another config
@@ -100,6 +109,7 @@ def load_weights(model: nn.Module, path: str) -> None:
     finally:
         hook.remove()
     _check_parameters(model, weights, missing, path)
+    return [key for key in unexpected if key in weights and weights[key].dim() >= 2]
 
 
 def check_calibrated(model: nn.Module, path: str) -> None:
