@@ -42,11 +42,7 @@ def build_teacher(
         teacher = MODELS.build(settings)
     try:
         meta = read_checkpoint(path).get('meta') or {}
-        surplus = load_weights(teacher, path)
-        if surplus:
-            raise ValueError(
-                f'{path!r} holds {len(surplus)} weights that it has no place for, {_some(surplus)}'
-            )
+        load_weights(teacher, path, exact=True)
     except ValueError as error:
         raise ValueError(
             f'the teacher should be a checkpoint of the float {settings["type"]} of this config: '

@@ -10,7 +10,7 @@ from mmengine.runner.checkpoint import load_state_dict
 from torch import nn
 
 from mmqnet.layers import parameter_roles
-from mmqnet.models.checkpoint_checks import check_state, read_checkpoint, weights_of
+from mmqnet.models.checkpoint_checks import check_state, read_checkpoint, some_of, weights_of
 from mmqnet.models.packed_weights import has_zip_end
 from mmqnet.models.report import QuantizationReport
 from mmqnet.quantizers import quantizers_of
@@ -65,15 +65,17 @@ def is_complete(checkpoint: str | Path) -> bool:
     return Path(checkpoint).is_dir() or has_zip_end(checkpoint)  # DeepSpeed's are folders
 
 
-def load_weights(model: nn.Module, path: str) -> list[str]:
+def load_weights(model: nn.Module, path: str, exact: bool = False) -> None:
     """Load a checkpoint of the float or of the quantized model.
 
     MMEngine only warns of weights that are missing or do not fit, and leaves random ones: here they
     are refused for all parameters but the scales of quantizers, which a float model does not have.
 
-    Returns:
-        Names of the file's weights, tensors of two dimensions or more, that the model has no place
-        for: a deeper model or another head has some.
+    Args:
+        model: The model.
+        path: Of the file.
+        exact: Whether weights (tensors of two dimensions or more) that the model has no place for
+            are refused too: a deeper model has some, or one with another head. Default False.
 
     Raises:
         FileNotFoundError: If the file does not exist.
@@ -85,7 +87,6 @@ def load_weights(model: nn.Module, path: str) -> list[str]:
         >>> path = f'{tempfile.mkdtemp()}/float.pth'
         >>> save_checkpoint(dict(state_dict=nn.Linear(4, 2).state_dict()), path)
         >>> load_weights(nn.Linear(4, 2), path)
-        []
         >>> load_weights(nn.Linear(4, 3), path)
         Traceback (most recent call last):
             ...
@@ -109,7 +110,12 @@ def load_weights(model: nn.Module, path: str) -> list[str]:
     finally:
         hook.remove()
     _check_parameters(model, weights, missing, path)
-    return [key for key in unexpected if key in weights and weights[key].dim() >= 2]
+    surplus = [key for key in unexpected if weights[key].dim() >= 2]
+    if exact and surplus:
+        raise ValueError(
+            f'{path!r} is of another model: it holds {some_of(surplus)}, for which this one has no '
+            'place'
+        )
 
 
 def check_calibrated(model: nn.Module, path: str) -> None:
