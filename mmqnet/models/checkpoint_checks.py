@@ -136,8 +136,8 @@ def _check_quantizers(own: Mapping[str, Any], state: Mapping[str, Any], path: st
     else:
         model, others = 'is a float one', ''
     raise ValueError(
-        f'{path!r} is of a quantized model and holds {some_of(foreign)}, but the model of the config '
-        f'{model}: take the config that the checkpoint was trained with{others}'
+        f'{path!r} is of a quantized model and holds {some_of(foreign)}, but the model of the '
+        f'config {model}: take the config that the checkpoint was trained with{others}'
     )
 
 
