@@ -108,7 +108,7 @@ def test_an_allocation_does_not_overwrite_what_it_inherits(tools, small, fast, n
 
 
 def test_metrics_of_coco_where_nothing_is_detected(tools, small, float_checkpoint, fast, tmp_path):
-    """MMDetection gives no metric then: 0 for a quantizer, while the float model should have one."""
+    """MMDetection gives no metric then: 0 with a quantizer, refused of the float model."""
     given = ('--choices', 'w2-a4', 'w3-a4', 'w4-a4', 'w4-a8', '--direct', 'coco/bbox_mAP')
     nothing = ('--cfg-options', 'model.test_cfg.score_thr=0.99999')
     with pytest.raises(ValueError, match=r'^the float model detects nothing on the first 3 sampl'):
