@@ -54,7 +54,7 @@ def load_float(model: nn.Module, config: str, checkpoint: str) -> None:
             f'the model of {config!r} is a float one: `model.type` should be '
             "'mmqnet.QuantizedModel'"
         )
-    load_weights(model, checkpoint)
+    load_weights(model, checkpoint, exact=True)
     if any(quantizer.is_calibrated for quantizer in quantizers_of(model).values()):
         raise ValueError(
             f'{checkpoint!r} is of a quantized model, which tools/test.py evaluates: calibration '

@@ -1,6 +1,7 @@
 """Checks of the ``model`` and of the hooks of a config, before anything is built."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from inspect import Parameter, signature
 from typing import Any
 
 from mmengine.config import Config
@@ -8,7 +9,9 @@ from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
+from mmqnet.checks import check_keys, did_you_mean
 from mmqnet.distillation import check_teacher
+from mmqnet.engine import hooks as mmqnet_hooks
 from mmqnet.engine.hooks import CalibrationHook, DistillationHook
 from mmqnet.models import check_model_keys
 
@@ -45,8 +48,9 @@ def check_hooks(config: Config) -> None:
 
     Raises:
         FileNotFoundError: If the checkpoint of the teacher does not exist.
-        ValueError: If ``custom_hooks`` is a dict, a hook stands in both places, or the model is
-            quantized and nothing calibrates it.
+        ValueError: If ``custom_hooks`` is a dict, a hook of ours or one of its arguments does not
+            exist, a hook stands in both places, or the model is quantized and nothing calibrates
+            it.
 
     Example:
         >>> check_hooks(Config(dict(custom_hooks=dict(calibration=dict()))))
@@ -67,7 +71,8 @@ def check_hooks(config: Config) -> None:
         named['checkpoint'] = _class_of(dict(type='CheckpointHook'), config)
     listed = [_class_of(hook, config) for hook in custom]
     _refuse_doubles(named, listed)
-    _check_teachers([*default.values(), *custom], config)
+    for key, hook in _places(default, custom):
+        _check_hook(hook, key, config)
     hooks = [kind for kind in (*named.values(), *listed) if kind is not None]
     calibrates = any(issubclass(kind, CalibrationHook) for kind in hooks)
     if is_quantized(config.get('model')) and not calibrates:
@@ -87,10 +92,30 @@ def _refuse_doubles(named: Mapping[str, type | None], listed: Sequence[type | No
                 )
 
 
-def _check_teachers(hooks: Sequence[Any], config: Config) -> None:
-    for hook in hooks:
-        if isinstance(hook, Mapping) and _class_of(hook, config) is DistillationHook:
-            check_teacher(str(hook.get('teacher')))
+def _places(default: Mapping[str, Any], custom: Sequence[Any]) -> Iterator[tuple[str, Any]]:
+    for name, hook in default.items():
+        yield f'default_hooks.{name}', hook
+    for i, hook in enumerate(custom):
+        yield f'custom_hooks[{i}]', hook
+
+
+def _check_hook(hook: Any, key: str, config: Config) -> None:
+    """Check the type of a hook's config, and for hooks of ours the names of its arguments."""
+    if not isinstance(hook, Mapping):
+        return
+    kind = _class_of(hook, config)
+    name = str(hook.get('type'))
+    if kind is None and name.startswith('mmqnet.'):
+        known = [f'mmqnet.{name}' for name in mmqnet_hooks.__all__]
+        raise ValueError(f'`{key}.type` is {name!r}, which is no hook.{did_you_mean(name, known)}')
+    if kind is None or not _is_ours(kind):
+        return
+    parameters = signature(kind).parameters.values()
+    names = [parameter.name for parameter in parameters]
+    if not any(parameter.kind is Parameter.VAR_KEYWORD for parameter in parameters):
+        check_keys(hook, ['type', 'priority', '_scope_', *names], key)
+    if kind is DistillationHook and isinstance(hook.get('teacher'), str):
+        check_teacher(hook['teacher'])
 
 
 def _class_of(hook: Any, config: Config) -> type | None:

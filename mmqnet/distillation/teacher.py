@@ -33,7 +33,7 @@ def build_teacher(
         ValueError: If it is no checkpoint, or one of another architecture, of a quantized model, or
             for other classes.
     """
-    _check_classes(path, classes)
+    check_teacher(path)
     settings = copy.deepcopy(dict(config))
     if 'quantization' in settings:
         del settings['quantization']
@@ -41,12 +41,19 @@ def build_teacher(
     with torch.random.fork_rng(devices=[]):
         teacher = MODELS.build(settings)
     try:
-        load_weights(teacher, path)
+        meta = read_checkpoint(path).get('meta') or {}
+        load_weights(teacher, path, exact=True)
     except ValueError as error:
         raise ValueError(
             f'the teacher should be a checkpoint of the float {settings["type"]} of this config: '
             f'{error}'
         ) from error
+    known = (meta.get('dataset_meta') or {}).get('classes')
+    if classes is not None and known is not None and tuple(known) != tuple(classes):
+        raise ValueError(
+            f'the teacher {path!r} should know the {len(classes)} classes of the training data, '
+            f'{_some(classes)}, but knows {len(known)}: {_some(known)}'
+        )
     # its running statistics need no other process
     teacher = revert_sync_batchnorm(teacher)
     teacher.eval()
@@ -56,23 +63,18 @@ def build_teacher(
 def check_teacher(path: str) -> None:
     """Check that the teacher's checkpoint exists, before anything is built.
 
+    Args:
+        path: A local path, or a URL that MMEngine understands.
+
     Raises:
         FileNotFoundError: If it is a local path that does not exist.
+        ValueError: If it is a folder.
     """
-    if '://' not in path and not Path(path).exists():
-        raise FileNotFoundError(f'the teacher {path!r} does not exist')
-
-
-def _check_classes(path: str, classes: Sequence[str] | None) -> None:
-    check_teacher(path)
-    meta = read_checkpoint(path).get('meta') or {}
-    known = (meta.get('dataset_meta') or {}).get('classes')
-    if classes is None or known is None or tuple(known) == tuple(classes):
+    if '://' in path or Path(path).is_file():
         return
-    raise ValueError(
-        f'the teacher {path!r} should know the {len(classes)} classes of the training data, '
-        f'{_some(classes)}, but knows {len(known)}: {_some(known)}'
-    )
+    if Path(path).is_dir():
+        raise ValueError(f'the teacher {path!r} should be a file, but is a folder')
+    raise FileNotFoundError(f'the teacher {path!r} does not exist')
 
 
 def _some(names: Sequence[str]) -> str:

@@ -95,8 +95,8 @@ def check_state(model: nn.Module, checkpoint: Any, path: str) -> None:
             f'`{named[0]}` should be of the shape {tuple(own[named[0]].shape)}, but is {shape} in '
             f'{path!r}, and no other weight fits: is it of another model?'
         )
-    found = f'Its keys are {_some(state)}' if state else 'It is empty'
-    raise ValueError(f'{path!r} holds no {_some(wanted)}: is it of another model? {found}')
+    found = f'Its keys are {some_of(state)}' if state else 'It is empty'
+    raise ValueError(f'{path!r} holds no {some_of(wanted)}: is it of another model? {found}')
 
 
 def warn_of_differences(model: nn.Module, checkpoint: Any, path: str) -> None:
@@ -117,7 +117,7 @@ def warn_of_differences(model: nn.Module, checkpoint: Any, path: str) -> None:
         return
     foreign = [key for key in _plain(state) if key not in own]
     kinds = (('missing', missing), ('of another shape', shaped), ('not in the model', foreign))
-    parts = [f'{len(keys)} {kind} ({_some(keys)})' for kind, keys in kinds if keys]
+    parts = [f'{len(keys)} {kind} ({some_of(keys)})' for kind, keys in kinds if keys]
     print_log(
         f'{path!r} holds a part of the model; of its {len(wanted)} keys and others: '
         f'{"; ".join(parts)}',
@@ -136,8 +136,8 @@ def _check_quantizers(own: Mapping[str, Any], state: Mapping[str, Any], path: st
     else:
         model, others = 'is a float one', ''
     raise ValueError(
-        f'{path!r} is of a quantized model and holds {_some(foreign)}, but the model of the config '
-        f'{model}: take the config that the checkpoint was trained with{others}'
+        f'{path!r} is of a quantized model and holds {some_of(foreign)}, but the model of the '
+        f'config {model}: take the config that the checkpoint was trained with{others}'
     )
 
 
@@ -178,7 +178,8 @@ def _fits(own: Any, saved: Any) -> bool:
     return getattr(saved, 'shape', None) == own.shape
 
 
-def _some(names: Iterable[str]) -> str:
+def some_of(names: Iterable[str]) -> str:
+    """Return the first three of some keys, for a message, and how many others there are."""
     names = list(names)
     shown = ', '.join(f'`{name}`' for name in names[:3])
     return f'{shown} and {len(names) - 3} others' if len(names) > 3 else shown

@@ -53,7 +53,8 @@ def products_in(kind: type) -> frozenset[str]:
         kind: Class of the module.
 
     Returns:
-        frozenset[str]: Their names, for example ``{'matmul'}``; ``'@'`` is the operator.
+        frozenset[str]: Their names, for example ``{'matmul'}``; ``'@'`` is the operator. With
+        ``'softmax'``, if there is one beside them.
     """
     found = set()
     for node in _forward_nodes(kind):
@@ -61,7 +62,8 @@ def products_in(kind: type) -> frozenset[str]:
             found.add('@')
         elif isinstance(node, ast.Call):
             found.add(getattr(node.func, 'attr', getattr(node.func, 'id', '')))
-    return frozenset(found & {'@', *_PRODUCTS})
+    products = found & {'@', *_PRODUCTS}
+    return frozenset(products | (found & {'softmax'})) if products else frozenset()
 
 
 def _forward_nodes(kind: type) -> Iterator[ast.AST]:

@@ -61,13 +61,13 @@ def find_layers(model: nn.Module) -> list[FoundLayer]:
         if not _multiplies_by_weights(module):
             products = products_in(kind) if name else ()
             if products and any(map(_multiplies_by_weights, module.modules())):
-                reason = f'multiplies activations ({", ".join(sorted(products))}), not quantized'
+                reason = f'products of activations stay in float ({", ".join(sorted(products))})'
                 found.append(FoundLayer(name, module, reason))
             continue
         obstacle = _obstacle(module)
         if unsupported and inside:
             obstacle = f'part of a {type(unsupported.module).__name__}, which is not supported'
-        elif not obstacle and module in read_elsewhere:
+        elif module in read_elsewhere:
             obstacle = f'{read_elsewhere[module]} reads its weights itself'
         elif not obstacle and owners[id(weight_parameter(module))] > 1:
             obstacle = 'shares its weights with another layer'
@@ -104,6 +104,10 @@ def _obstacle(module: nn.Module) -> str:
         return 'built at its first input only'
     if nn.utils.parametrize.is_parametrized(module):
         return 'its weights are parametrized'
+    if isinstance(module, nn.MultiheadAttention) and module.bias_k is not None:
+        return '`add_bias_kv` is not supported'
+    if isinstance(module, nn.MultiheadAttention) and module.add_zero_attn:
+        return '`add_zero_attn` is not supported'
     if type(module) not in QUANTIZED_LAYERS:
         return f'class {type(module).__name__} is not supported'
     if isinstance(module, AttentionProjection):

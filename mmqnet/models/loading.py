@@ -10,7 +10,7 @@ from mmengine.runner.checkpoint import load_state_dict
 from torch import nn
 
 from mmqnet.layers import parameter_roles
-from mmqnet.models.checkpoint_checks import check_state, read_checkpoint, weights_of
+from mmqnet.models.checkpoint_checks import check_state, read_checkpoint, some_of, weights_of
 from mmqnet.models.packed_weights import has_zip_end
 from mmqnet.models.report import QuantizationReport
 from mmqnet.quantizers import quantizers_of
@@ -65,11 +65,17 @@ def is_complete(checkpoint: str | Path) -> bool:
     return Path(checkpoint).is_dir() or has_zip_end(checkpoint)  # DeepSpeed's are folders
 
 
-def load_weights(model: nn.Module, path: str) -> None:
+def load_weights(model: nn.Module, path: str, exact: bool = False) -> None:
     """Load a checkpoint of the float or of the quantized model.
 
     MMEngine only warns of weights that are missing or do not fit, and leaves random ones: here they
     are refused for all parameters but the scales of quantizers, which a float model does not have.
+
+    Args:
+        model: The model.
+        path: Of the file.
+        exact: Whether weights (tensors of two dimensions or more) that the model has no place for
+            are refused too: a deeper model has some, or one with another head. Default False.
 
     Raises:
         FileNotFoundError: If the file does not exist.
@@ -90,9 +96,13 @@ def load_weights(model: nn.Module, path: str) -> None:
     check_state(model, checkpoint, path)
     weights = weights_of(checkpoint, path)
     missing: list[str] = []
-    hook = model.register_load_state_dict_post_hook(
-        lambda _, keys: missing.extend(keys.missing_keys)
-    )
+    unexpected: list[str] = []
+
+    def collect(_: nn.Module, keys: Any) -> None:
+        missing.extend(keys.missing_keys)
+        unexpected.extend(keys.unexpected_keys)
+
+    hook = model.register_load_state_dict_post_hook(collect)
     try:
         load_state_dict(model, weights)
     except ValueError as error:  # quantizers of another config
@@ -100,6 +110,12 @@ def load_weights(model: nn.Module, path: str) -> None:
     finally:
         hook.remove()
     _check_parameters(model, weights, missing, path)
+    surplus = [key for key in unexpected if weights[key].dim() >= 2]
+    if exact and surplus:
+        raise ValueError(
+            f'{path!r} is of another model: it holds {some_of(surplus)}, for which this one has no '
+            'place'
+        )
 
 
 def check_calibrated(model: nn.Module, path: str) -> None:

@@ -38,7 +38,7 @@ What stays in float, and why:
 | last layer | `keep_float`; all layers that predict |
 | class X is not supported | deformable, 1-D and 3-D convolutions, heirs of `MultiheadAttention` |
 | part of a X | X may read its weights itself or sample by it (`conv_offset`) |
-| multiplies activations | softmax and products of an attention; its projections are quantized |
+| products of activations | and softmax, in an attention; its projections are quantized |
 | X.forward reads its weights itself | and would pass by the quantizer |
 | shares its weights, parametrized, ... | tied, `weight_norm` and lazy layers |
 

@@ -142,6 +142,30 @@ class TestHooks:
         with pytest.raises(FileNotFoundError, match=r"^the teacher 'no/where.pth' does not exist$"):
             self.check(**hooks)
 
+    def test_teacher_that_is_a_folder(self, tmp_path):
+        teacher = dict(type='mmqnet.DistillationHook', teacher=str(tmp_path))
+        with pytest.raises(ValueError, match=r"^the teacher '.*' should be a file, but is a fol"):
+            self.check(default_hooks=dict(calibration=CALIBRATION, distillation=teacher))
+
+    @pytest.mark.parametrize(
+        ('hook', 'message'),
+        [
+            (
+                dict(type='mmqnet.DistilationHook', teacher='float.pth'),
+                r"is 'mmqnet\.DistilationHook', which is no hook\. Did you mean 'mmqnet\.Distill",
+            ),
+            (
+                dict(type='mmqnet.DistillationHook', teacher='float.pth', feature=['neck']),
+                r"` has the unknown key 'feature'; known keys are .*\. Did you mean 'features'\?",
+            ),
+        ],
+    )
+    def test_misspelt_hooks_and_arguments(self, hook, message):
+        with pytest.raises(ValueError, match=rf'^`default_hooks\.distillation.*{message}'):
+            self.check(default_hooks=dict(calibration=CALIBRATION, distillation=hook))
+        with pytest.raises(ValueError, match=rf'^`custom_hooks\[1\].*{message}'):
+            self.check(custom_hooks=[dict(CALIBRATION), hook])
+
     def test_without_calibration(self):
         message = r'`model` is quantized, but no hook calibrates it: add `default_hooks = dict\('
         with pytest.raises(ValueError, match=message):

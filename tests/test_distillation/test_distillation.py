@@ -93,6 +93,22 @@ class TestTeacher:
             build_of(model_of(configs, **changes), float_checkpoint)
         assert '\n' not in str(error.value)
 
+    def test_a_deeper_model(self, configs, tmp_path):
+        with DefaultScope.overwrite_default_scope('mmdet'):
+            model = build(model_of(configs, 'float', **{'backbone.depth': 34}))
+        path = str(tmp_path / 'deeper.pth')
+        save_checkpoint(dict(state_dict=model.state_dict()), path)
+        message = r'^the teacher should be .* holds `backbone\..*, for which this one has no place$'
+        with pytest.raises(ValueError, match=message):
+            build_of(model_of(configs), path)
+
+    def test_no_checkpoint(self, configs, tmp_path):
+        path = tmp_path / 'teacher.json'
+        path.write_text('{}')
+        with pytest.raises(ValueError, match=r'^the teacher should be .*teacher\.json') as error:
+            build_of(model_of(configs), str(path))
+        assert '\n' not in str(error.value)
+
     def test_a_quantized_model(self, configs, tmp_path):
         with DefaultScope.overwrite_default_scope('mmdet'):
             model = build(model_of(configs))

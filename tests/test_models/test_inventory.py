@@ -52,6 +52,8 @@ def with_own_forward():
         (nn.LazyConv2d(4, 3), 'built at its first input only'),
         (nn.utils.parametrizations.weight_norm(nn.Linear(3, 2)), 'its weights are parametrized'),
         (nn.utils.spectral_norm(nn.Conv2d(3, 4, 3)), 'computed from others, as by weight_norm'),
+        (nn.MultiheadAttention(4, 2, add_bias_kv=True), '`add_bias_kv` is not supported'),
+        (nn.MultiheadAttention(4, 2, add_zero_attn=True), '`add_zero_attn` is not supported'),
         (with_own_forward(), 'its forward has been replaced'),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else '',
@@ -84,6 +86,12 @@ def test_layers_within_an_unsupported_layer():
     }
 
 
+def test_an_attention_within_an_encoder_layer():
+    reasons = found(encoder=nn.TransformerEncoderLayer(8, 2))
+    reader = 'TransformerEncoderLayer.forward reads its weights itself'
+    assert reasons['encoder.self_attn'] == reasons['encoder.linear1'] == reader
+
+
 @pytest.mark.parametrize(
     ('attention', 'qkv'),
     [
@@ -93,7 +101,7 @@ def test_layers_within_an_unsupported_layer():
 )
 def test_weights_that_another_forward_reads(attention, qkv):
     reasons = found(attention=attention)
-    assert reasons['attention'] == 'multiplies activations (@), not quantized'
+    assert reasons['attention'] == 'products of activations stay in float (@, softmax)'
     assert reasons['attention.qkv'] == f'{qkv}.forward reads its weights itself'
     assert reasons['attention.proj'] == ''
 

@@ -123,7 +123,8 @@ def test_the_report_of_a_conversion():
     assert reasons['b'] == ''
     assert reasons['c'] == 'last layer'
     assert reasons['up'] == 'class ConvTranspose3d is not supported'
-    products = 'multiplies activations (@, scaled_dot_product_attention), not quantized'
+    names = '@, scaled_dot_product_attention, softmax'
+    products = f'products of activations stay in float ({names})'
     assert reasons['attention'] == products
     assert not any(reasons[f'attention.{name}_proj'] for name in ('q', 'k', 'v', 'out'))
     assert 'embedding' not in reasons

@@ -153,6 +153,7 @@ def test_classifier(ptq, classifier_config, tmp_path):
         ('float', '{f}', [], ValueError, r"`model\.type` should be 'mmqnet\.QuantizedModel'"),
         ('quantized', '{c}', [], ValueError, r'holds no `backbone\..*`.*is it of another model'),
         ('quantized', '{h}', [], ValueError, r'holds no `bbox_head\.\S+`, .* \(12 of \d+ param'),
+        ('quantized', '{d}', [], ValueError, r'holds `backbone\.layer1\.2\S+`, for which'),
         ('quantized', 'no.pth', [], FileNotFoundError, r"checkpoint 'no\.pth' does not exist"),
         ('frozen', '{f}', ['--reestimate-bn'], ValueError, r'all 20 batch norm.* are frozen'),
         ('untested', '{f}', [], ValueError, r"`test_cfg` should be in '.*/untested\.py': `train"),
@@ -167,7 +168,10 @@ def test_what_is_refused(
     headless = tmp_path / 'headless.pth'
     weights = {k: v for k, v in state_of(float_checkpoint).items() if 'bbox_head' not in k}
     save_checkpoint(dict(state_dict=weights), str(headless))
-    checkpoint = checkpoint.format(q=detector[1], f=float_checkpoint, c=other, h=headless)
+    deeper = tmp_path / 'deeper.pth'
+    more = {'backbone.layer1.2.conv1.weight': torch.ones(8, 8, 3, 3)}
+    save_checkpoint(dict(state_dict={**state_of(float_checkpoint), **more}), str(deeper))
+    checkpoint = checkpoint.format(q=detector[1], f=float_checkpoint, c=other, h=headless, d=deeper)
     for name, setting in (
         ('untested', 'test_cfg = None'),
         ('frozen', 'model = dict(backbone=dict(norm_eval=True))'),
