@@ -65,8 +65,9 @@ def run(args: argparse.Namespace) -> None:
     MMLogger.get_instance('allocate_bits', log_level='WARNING')  # the report is not news here
     given = {kind: getattr(args, kind) for kind in _KINDS if getattr(args, kind) is not None}
     budgets = [sensitivity.Budget(kind, most) for kind, most in given.items()]
-    record = sensitivity.load_sensitivities(args.sensitivities)
     config = load_config(args, ())
+    sensitivity.check_target(args.out, config)
+    record = sensitivity.load_sensitivities(args.sensitivities)
     report = build_model(config).quantization_report
     quantization = config.model.quantization.to_dict()
     sensitivity.check_model(record, report, quantization)

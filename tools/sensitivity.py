@@ -104,9 +104,13 @@ def read_config(args: argparse.Namespace) -> Config:
 
 
 def evaluation(
-    args: argparse.Namespace, runner: Runner, model: nn.Module, loss: sensitivity.TrainingLoss
+    args: argparse.Namespace,
+    runner: Runner,
+    model: nn.Module,
+    loss: sensitivity.TrainingLoss,
+    record: sensitivity.Sensitivities,
 ) -> Callable[[], float]:
-    """Return what evaluates the model as it is."""
+    """Return what evaluates the model as it is; ``record`` gets its measure in float first."""
     from mmqnet.checks import did_you_mean
     from mmqnet.engine.partial_validation import PartialValidation
 
@@ -118,6 +122,14 @@ def evaluation(
         with contextlib.redirect_stdout(io.StringIO()):  # COCO's tables
             metrics = validate(model)
         if args.direct not in metrics:
+            if validate.has_coco and record.reference is not None:
+                return min(0.0, record.reference)  # -1 where there are no objects of a size
+            if validate.has_coco and not metrics:
+                raise ValueError(
+                    f'the float model detects nothing on the first {validate.num_samples} samples '
+                    f'of the validation, so there is no {args.direct!r} to fall: check the '
+                    'checkpoint, or take more with --num-samples'
+                )
             hint = did_you_mean(args.direct, metrics) or f' It gives {sorted(metrics)}.'
             raise ValueError(f'the validation gives no metric {args.direct!r}.{hint}')
         return metrics[args.direct]
@@ -150,11 +162,12 @@ def measure(args: argparse.Namespace, config: Config, out: Path) -> sensitivity.
     if out.exists():
         found = sensitivity.load_sensitivities(out)
         sensitivity.check_same(found, record, out)
+        found.layers = record.layers  # the same, but files used to have another order
         record = found
     loss = sensitivity.TrainingLoss(model, train, args.num_samples, args.seed)
     with sensitivity.quantizers_off(model):
         if args.direct:
-            cost = evaluation(args, runner, model, loss)
+            cost = evaluation(args, runner, model, loss, record)
             sensitivity.measure_direct(record, model, alternatives, cost, out)
         else:
             sensitivity.measure_fast(record, model, alternatives, loss, out)

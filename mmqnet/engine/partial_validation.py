@@ -32,12 +32,18 @@ class PartialValidation:
             )
         self._runner = runner
         self._loader = _build_loader(runner, num_samples)
-        self._build_evaluator()  # errors occur now
+        metrics = self._build_evaluator().metrics  # errors occur now
+        self._has_coco = any(_is_coco(type(metric)) for metric in metrics)
 
     @property
     def num_samples(self) -> int:
         """How many samples there are."""
         return len(self._loader.dataset)  # type: ignore[arg-type]
+
+    @property
+    def has_coco(self) -> bool:
+        """Whether MMDetection's COCO metric evaluates, which gives nothing for no detection."""
+        return self._has_coco
 
     @torch.no_grad()
     def __call__(self, model: nn.Module) -> dict[str, Any]:
@@ -102,6 +108,10 @@ def _keep_ground_truth(dataset: Any) -> None:
     for transform in getattr(getattr(dataset, 'pipeline', None), 'transforms', ()):
         if hasattr(transform, 'meta_keys'):
             transform.meta_keys = (*transform.meta_keys, 'instances')
+
+
+def _is_coco(metric: type) -> bool:
+    return any(base.__name__ == 'CocoMetric' for base in metric.__mro__)
 
 
 def _as_list(config: Any) -> list[Any]:

@@ -7,7 +7,12 @@ from mmqnet.sensitivity.choices import FLOAT_BITS, ROLES, Choice, parse_choices
 from mmqnet.sensitivity.direct import quantizers_off
 from mmqnet.sensitivity.layers import Layer, count_products, layers_of
 from mmqnet.sensitivity.measure import TrainingLoss, measure_direct, measure_fast
-from mmqnet.sensitivity.mixed_config import check_model, overrides_of, write_mixed_config
+from mmqnet.sensitivity.mixed_config import (
+    check_model,
+    check_target,
+    overrides_of,
+    write_mixed_config,
+)
 from mmqnet.sensitivity.prepare import prepare
 from mmqnet.sensitivity.record import Sensitivities, check_same, load_sensitivities
 
@@ -24,6 +29,7 @@ __all__ = [
     'check_choices',
     'check_model',
     'check_same',
+    'check_target',
     'count_products',
     'fit_alternatives',
     'layers_of',

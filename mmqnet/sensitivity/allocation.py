@@ -14,7 +14,7 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import csr_array
 
 from mmqnet.sensitivity.budget import Budget
-from mmqnet.sensitivity.choices import FLOAT_BITS, ROLES, Choice
+from mmqnet.sensitivity.choices import ROLES, Choice
 from mmqnet.sensitivity.layers import Layer
 from mmqnet.sensitivity.record import Sensitivities
 
@@ -77,15 +77,25 @@ class Allocator:
         fitting = {(option.layer.name, option.choice) for option in self._options}
         found = {}
         for choice in self._choices:
-            allocation = {layer.name: _for_layer(layer, choice) for layer in self._layers}
+            allocation = {layer.name: layer.with_own_bits(choice) for layer in self._layers}
             if fitting >= set(allocation.items()):
                 found[choice] = allocation
         return found
 
-    def limits(self, budget: Budget) -> tuple[float, float]:
-        """Return the least and the most that allocations cost, in the unit of a budget."""
+    def limits(self, budget: Budget, kept: Sequence[Budget] = ()) -> tuple[float, float]:
+        """Return the least and the most that allocations cost, in the unit of a budget.
+
+        Args:
+            budget: Its kind counts, not how much it is.
+            kept: Budgets that the allocations keep. Default none.
+
+        Raises:
+            ValueError: If these cannot be met.
+        """
         costs = self._costs(budget)
-        ends = [self._solve(sign * costs, []) for sign in (1, -1)]
+        ends = [self._solve(sign * costs, kept) for sign in (1, -1)]
+        if None in ends:
+            self._refuse(kept)
         least, most = (self.cost(end, budget) for end in ends if end is not None)
         return least, most
 
@@ -106,27 +116,11 @@ class Allocator:
         return sorted(found)
 
     def _options_of(self, layer: Layer, record: Sensitivities) -> list[_Option]:
-        choices = dict.fromkeys(_for_layer(layer, choice) for choice in record.choices)
-        options = []
-        for choice in choices:
-            errors = [self._error(layer, role, choice.bits(role), record) for role in ROLES]
-            if None not in errors:
-                options.append(_Option(layer, choice, sum(filter(None, errors))))
-        if not options:
-            raise ValueError(
-                f'no choice of {", ".join(map(str, choices))} fits the layer `{layer.name}`, whose '
-                'signed input `signed_levels=None` leaves in float: measure one with '
-                f'a{FLOAT_BITS} too'
-            )
-        return options
-
-    def _error(self, layer: Layer, role: str, bits: int, record: Sensitivities) -> float | None:
-        if not layer.quantizer(role) or bits == FLOAT_BITS:
-            return 0.0
-        error = record.error(layer, role, bits)
-        if role == 'activation' and error is not None and not self._reads_first(layer):
-            return 0.0
-        return error
+        roles = ROLES if self._reads_first(layer) else ('weight',)
+        return [
+            _Option(layer, c, sum(record.error(layer, role, c.bits(role)) or 0.0 for role in roles))
+            for c in record.choices_of(layer)
+        ]
 
     def _reads_first(self, layer: Layer) -> bool:
         return self._first_readers[layer.input_quantizer] == layer.name
@@ -183,16 +177,13 @@ class Allocator:
                     f'a budget of {budget.most:g} {budget.unit} cannot be met: the choices allow '
                     f'{least:.4g} to {most:.4g}'
                 )
-        asked = ' and '.join(f'{budget.most:g} {budget.unit}' for budget in budgets)
-        raise ValueError(f'the budgets of {asked} cannot be met together, though each alone can')
-
-
-def _for_layer(layer: Layer, choice: Choice) -> Choice:
-    """Return a choice with the layer's own bits where it has no choice."""
-    return Choice(
-        choice.weight_bits if layer.weight_quantizer else layer.weight_bits,
-        choice.activation_bits if layer.input_quantizer else layer.activation_bits,
-    )
+        first, *others = budgets
+        least, most = self.limits(first, others)
+        kept = ' and '.join(f'{budget.most:g} {budget.unit}' for budget in others)
+        raise ValueError(
+            f'the budgets of {first.most:g} {first.unit} and {kept} cannot be met together: within '
+            f'{kept} the choices allow {least:.4g} to {most:.4g} {first.unit}'
+        )
 
 
 def _matrix(rows: Sequence[dict[int, float]], width: int) -> csr_array:

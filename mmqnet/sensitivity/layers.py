@@ -11,7 +11,7 @@ from mmqnet.calibration import run_model
 from mmqnet.layers import QuantizedLayer
 from mmqnet.models import LayerReport, QuantizationConfig, QuantizationReport
 from mmqnet.quantizers import Quantizer, QuantizerConfig
-from mmqnet.sensitivity.choices import FLOAT_BITS
+from mmqnet.sensitivity.choices import FLOAT_BITS, Choice
 
 
 @dataclass(frozen=True)
@@ -41,11 +41,18 @@ class Layer:
         """Return the name of the quantizer of its ``'weight'`` or ``'activation'``."""
         return self.weight_quantizer if role == 'weight' else self.input_quantizer
 
+    def with_own_bits(self, choice: Choice) -> Choice:
+        """Return a choice with the layer's own bits where it has no choice."""
+        return Choice(
+            choice.weight_bits if self.weight_quantizer else self.weight_bits,
+            choice.activation_bits if self.input_quantizer else self.activation_bits,
+        )
+
 
 def layers_of(
     model: nn.Module, config: QuantizationConfig, products: dict[str, int]
 ) -> list[Layer]:
-    """Return the quantized layers, in the order of registration.
+    """Return the quantized layers, in the order of ``products``.
 
     Layers with the common ``weight`` and ``activation`` of the config have a choice. What
     ``first``, ``last`` or ``overrides`` say of a layer stays, and so does an input that it reads
@@ -54,16 +61,19 @@ def layers_of(
     Args:
         model: The converted model.
         config: What it was converted with.
-        products: From the layers to their multiplications for one picture.
+        products: From the layers to their multiplications for one picture, as
+            :func:`count_products` gives them: in the order in which a picture passes the layers.
     """
     names = {module: name for name, module in model.named_modules()}
     report: QuantizationReport = model.quantization_report  # type: ignore[assignment]
-    pairs = {entry.name: _quantizers(model, entry) for entry in report.quantized}
+    order = {name: place for place, name in enumerate(products)}
+    entries = sorted(report.quantized, key=lambda entry: order[entry.name])
+    pairs = {entry.name: _quantizers(model, entry) for entry in entries}
     common = (config.weight, config.activation)
     special = {name for name, pair in pairs.items() if tuple(map(_config, pair)) != common}
     stays = {inputs for name, (_, inputs) in pairs.items() if name in special}
     found = []
-    for entry in report.quantized:
+    for entry in entries:
         weights, inputs = pairs[entry.name]
         has_choice = entry.name not in special
         found.append(
@@ -114,20 +124,18 @@ def count_products(model: nn.Module, batch: Any) -> dict[str, int]:
         batch: The picture, as a data loader gives it.
 
     Returns:
-        dict: By the names of the layers, over all their calls.
+        dict: By the names of the layers, over all their calls; in the order of the first of them,
+        and those without one at the end.
     """
     found: dict[str, int] = {}
-    handles = []
-    for name, layer in model.named_modules():
-        if isinstance(layer, QuantizedLayer):
-            found[name] = 0
-            handles.append(layer.register_forward_hook(_counter(found, name)))
+    layers = {n: layer for n, layer in model.named_modules() if isinstance(layer, QuantizedLayer)}
+    handles = [layer.register_forward_hook(_counter(found, n)) for n, layer in layers.items()]
     try:
         run_model(model, batch)
     finally:
         for handle in handles:
             handle.remove()
-    return found
+    return found | {name: 0 for name in layers if name not in found}
 
 
 def _counter(found: dict[str, int], name: str) -> Callable[[nn.Module, Any, Tensor], None]:
@@ -136,6 +144,6 @@ def _counter(found: dict[str, int], name: str) -> Callable[[nn.Module, Any, Tens
         weight = layer.effective_weight()
         # a value of the output takes the weights of its channel, or gets them if transposed
         values = args[0] if getattr(layer, 'transposed', False) else output
-        found[name] += values.numel() * (weight.numel() // len(weight))
+        found[name] = found.get(name, 0) + values.numel() * (weight.numel() // len(weight))
 
     return count

@@ -1,6 +1,7 @@
 """The two ways of measuring sensitivities, sample by sample or quantizer by quantizer."""
 
 import functools
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -108,12 +109,27 @@ def measure_direct(
         alternatives: Quantizers of other bits.
         evaluate: Returns the loss, or the metric, of the model as it is.
         path: Its file.
+
+    Raises:
+        ValueError: If the loss, or the metric, is not finite.
     """
-    sign = 1 if record.settings['measure'] == 'loss' else -1
+    measure = record.settings['measure']
+    sign = 1 if measure == 'loss' else -1
     if record.reference is None:
-        record.reference = evaluate()
+        where = 'of the float model'
+        record.reference = _finite(evaluate(), measure, where)
         record.save(path)
     for name, bits in tqdm(record.missing(), 'Evaluations', unit='evaluation'):
         with replaced(model, name, alternatives[name][bits]):
-            record.errors[name][bits] = sign * (evaluate() - record.reference)
+            found = _finite(evaluate(), measure, f'with `{name}` of {bits} bits alone')
+        record.errors[name][bits] = sign * (found - record.reference)
         record.save(path)
+
+
+def _finite(value: float, measure: str, where: str) -> float:
+    if not math.isfinite(value):
+        raise ValueError(
+            f'the {measure} {where} should be finite, but is {value}: check the float checkpoint '
+            'and the data'
+        )
+    return value

@@ -6,6 +6,8 @@ from pathlib import Path
 from pprint import pformat
 from typing import Any
 
+from mmengine.config import Config
+
 from mmqnet import atomic
 from mmqnet.models import QuantizationConfig, QuantizationReport
 from mmqnet.sensitivity.allocation import Allocation
@@ -16,6 +18,25 @@ from mmqnet.sensitivity.prepare import as_text
 from mmqnet.sensitivity.record import Sensitivities
 
 Overrides = dict[str, dict[str, Any]]
+
+
+def check_target(path: Path, config: Config) -> None:
+    """Check that a file to write is not one that it is to inherit.
+
+    Args:
+        path: The file to write.
+        config: What it is to inherit, as read from its file.
+
+    Raises:
+        ValueError: If it is the file of the config, or one that this inherits.
+    """
+    # the text of a config has the absolute path of each of its files on a line of its own
+    files = [config.filename, *filter(os.path.isabs, config.text.splitlines())]
+    if path.exists() and any(os.path.exists(file) and path.samefile(file) for file in files):
+        raise ValueError(
+            f'--out should be a new file, but {str(path)!r} is the config {config.filename!r} or '
+            'one that it inherits: what is written would inherit itself'
+        )
 
 
 def check_model(

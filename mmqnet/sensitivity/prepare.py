@@ -36,7 +36,8 @@ def prepare(
             ``calibration_samples`` the activations' quantizers are fitted to.
 
     Raises:
-        ValueError: If the config or its methods do not allow a choice, or no layer has one.
+        ValueError: If the config or its methods do not allow a choice, no layer has one, or no
+            choice fits a layer.
     """
     config = QuantizationConfig.from_dict(quantization)
     check_choices(choices, config)
@@ -54,7 +55,10 @@ def prepare(
             'and `overrides` of `quantization` say what those that they name get'
         )
     everything = dict(settings, quantization=as_text(quantization), weights=_digest(model))
-    return Sensitivities(everything, list(choices), layers, errors), alternatives
+    record = Sensitivities(everything, list(choices), layers, errors)
+    for layer in layers:
+        record.choices_of(layer)  # an allocation would refuse it after all the work
+    return record, alternatives
 
 
 def as_text(quantization: Mapping[str, Any]) -> str:

@@ -2,7 +2,8 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,11 @@ from scipy.stats import spearmanr
 
 from mmqnet import atomic
 from mmqnet.models import render
-from mmqnet.sensitivity.choices import ROLES, Choice, parse_choices
+from mmqnet.sensitivity.choices import FLOAT_BITS, ROLES, Choice, parse_choices
 from mmqnet.sensitivity.layers import Layer
 
 _FORMAT = 'mmqnet sensitivities, 1'
+_SETTINGS = ('method', 'measure', 'num_samples', 'quantization')  # that others read
 
 
 @dataclass
@@ -26,7 +28,7 @@ class Sensitivities:
         settings: What the figures depend on, in plain values: ``method`` (``'fast'`` or
             ``'direct'``), ``measure`` (``'loss'`` or a metric), ``num_samples`` and more.
         choices: The choices of bits.
-        layers: The quantized layers, in the order of registration.
+        layers: The quantized layers, in the order in which a picture passes them.
         errors: From quantizer and bits to what is lost: a loss rises, or a metric falls, by so
             much. None where it has not been measured yet.
         samples_done: How many samples the figures of the fast estimate are the mean of.
@@ -65,6 +67,30 @@ class Sensitivities:
         None where it cannot have them, or has no choice.
         """
         return self.errors.get(layer.quantizer(role), {}).get(bits)
+
+    def choices_of(self, layer: Layer) -> list[Choice]:
+        """Return the choices that fit a layer, with its own bits where it has no choice.
+
+        Raises:
+            ValueError: If none fits.
+        """
+        choices = dict.fromkeys(layer.with_own_bits(choice) for choice in self.choices)
+        fitting = [choice for choice in choices if self._fits(layer, choice)]
+        if not fitting:
+            raise ValueError(
+                f'no choice of {", ".join(map(str, choices))} fits the layer `{layer.name}`, whose '
+                'signed input `signed_levels=None` leaves in float: measure one with '
+                f'a{FLOAT_BITS} too'
+            )
+        return fitting
+
+    def _fits(self, layer: Layer, choice: Choice) -> bool:
+        return all(
+            not layer.quantizer(role)
+            or choice.bits(role) == FLOAT_BITS
+            or choice.bits(role) in self.errors.get(layer.quantizer(role), {})
+            for role in ROLES
+        )
 
     def quantizers(self, role: str) -> list[str]:
         """Return the quantizers of weights or activations, in the order of the layers."""
@@ -138,6 +164,7 @@ def load_sensitivities(path: str | Path) -> Sensitivities:
         content = json.loads(Path(path).read_text(encoding='utf-8'))
         if content['format'] != _FORMAT:
             raise ValueError(f'format {content["format"]!r}')
+        _check_content(content)
         return Sensitivities(
             settings=content['settings'],
             choices=parse_choices(content['choices']),
@@ -155,14 +182,29 @@ def load_sensitivities(path: str | Path) -> Sensitivities:
         ) from error
 
 
+def _check_content(content: Mapping[str, Any]) -> None:
+    """Check the settings and the figures of a file."""
+    for key in _SETTINGS:
+        if key not in content['settings']:
+            raise ValueError(f'`settings.{key}` is missing')
+    figures = {
+        f'errors.{name}.{b}': e for name, of in content['errors'].items() for b, e in of.items()
+    }
+    for key, figure in {'reference': content['reference'], **figures}.items():
+        if figure is not None and not math.isfinite(figure):
+            raise ValueError(f'`{key}` should be a finite number or null, but is {figure}')
+
+
 def check_same(found: Sensitivities, wanted: Sensitivities, path: str | Path) -> None:
     """Check that a measurement which was stopped can go on.
 
     Raises:
         ValueError: If it is of another model, or was made with other settings.
     """
-    names = ('choices', 'layers')
-    pairs = {name: (getattr(found, name), getattr(wanted, name)) for name in names}
+    pairs: dict[str, tuple[Any, Any]] = dict(
+        choices=(found.choices, wanted.choices),
+        layers=(_by_name(found.layers), _by_name(wanted.layers)),
+    )
     pairs.update((k, (found.settings.get(k), v)) for k, v in wanted.settings.items())
     different = [name for name, (old, new) in pairs.items() if old != new]
     if different:
@@ -172,3 +214,7 @@ def check_same(found: Sensitivities, wanted: Sensitivities, path: str | Path) ->
             f'{str(path)!r} was measured with other `{different[0]}`{values}; name another file '
             'with --out, or delete this one'
         )
+
+
+def _by_name(layers: Sequence[Layer]) -> dict[str, Layer]:
+    return {layer.name: layer for layer in layers}

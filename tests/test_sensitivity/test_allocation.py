@@ -123,11 +123,17 @@ def test_a_budget_that_cannot_be_met(budgets, message):
 
 
 def test_budgets_that_exclude_each_other():
-    record = make_record(1, parse_choices(['w2-a8', 'w8-a1']))
-    products = record.layers[0].num_products
+    record = make_record(1, parse_choices(['w2-a8', 'w4-a3', 'w8-a1']))
+    products, weights = record.layers[0].num_products, record.layers[0].num_weights
     allocator = Allocator(record)
-    with pytest.raises(ValueError, match='cannot be met together'):
-        allocator.allocate([Budget('bits', 2), Budget('gbops', products * 8.5 / 1e9)])
+    gbops = Budget('gbops', products * 12.5 / 1e9)  # not of w2-a8
+    message = r'2 bits .* cannot be met together: within \S+ GBOPs the choices allow 4 to 8 bits of'
+    with pytest.raises(ValueError, match=message):
+        allocator.allocate([Budget('bits', 2), gbops])
+    allocator.allocate([Budget('bits', 4), gbops])
+    kib = Budget('kib', weights * 2 / 8 / 1024)
+    with pytest.raises(ValueError, match=r'KiB of weights and \S+ GBOPs cannot be met together'):
+        allocator.allocate([Budget('bits', 8), kib, gbops])  # the first one is not the cause
 
 
 def test_a_layer_that_no_choice_fits():

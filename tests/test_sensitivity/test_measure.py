@@ -1,10 +1,14 @@
 """The fast estimate against its formula and the direct way; stopped and resumed measurements."""
 
 import copy
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
+from mmdet.structures import DetDataSample
 from mmengine.config import Config
+from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from torch import nn
 from toy_data import make_configs, make_data, write_float_checkpoint
@@ -16,6 +20,7 @@ from mmqnet.models import QuantizationConfig, build_model, load_weights
 from mmqnet.quantizers import quantizers_of
 from mmqnet.sensitivity import (
     TrainingLoss,
+    count_products,
     layers_of,
     load_sensitivities,
     measure_direct,
@@ -28,6 +33,7 @@ from mmqnet.sensitivity.direct import replaced
 from mmqnet.sensitivity.fast import estimate_errors
 from mmqnet.sensitivity.record import check_same
 
+RTMDET = Path(__file__).parents[2] / 'configs' / 'demo' / 'rtmdet_tiny_w4-a4u_digits.py'
 WEIGHT = 'backbone.layer4.1.conv2.weight_quantizer'
 
 
@@ -143,6 +149,45 @@ def test_a_stopped_direct_measurement_goes_on(prepared, tmp_path):
         check_same(found, start('fast')[0], 'a')
 
 
+@pytest.mark.parametrize(
+    ('values', 'message'),
+    [
+        ([float('nan')], r'^the loss of the float model should be finite, but is nan: check'),
+        ([1.0, 2.0, float('inf')], r'^the loss with `\S+_quantizer` of 3 bits alone .* but is inf'),
+    ],
+)
+def test_a_direct_figure_that_is_not_finite(prepared, tmp_path, values, message):
+    record, alternatives = prepared[2]('direct')
+    left = iter(values)
+    with pytest.raises(ValueError, match=message):
+        measure_direct(
+            record, prepared[0], alternatives, lambda: next(left), tmp_path / 'direct.json'
+        )
+    if len(values) > 1:
+        found = load_sensitivities(tmp_path / 'direct.json')
+        assert found.reference == 1
+        assert [e for of in found.errors.values() for e in of.values() if e is not None] == [1]
+
+
+def test_damaged_figures_and_settings(prepared, tmp_path):
+    record, _ = prepared[2]('direct')
+    path = tmp_path / 'x.json'
+    record.errors[WEIGHT][3] = float('nan')
+    record.save(path)
+    with pytest.raises(ValueError, match=rf'x\.json.*`errors\.{WEIGHT}\.3` should .* but is nan'):
+        load_sensitivities(path)
+    record.errors[WEIGHT][3] = None
+    record.reference = float('inf')
+    record.save(path)
+    with pytest.raises(ValueError, match=r'x\.json.*`reference` should be a finite .* is inf'):
+        load_sensitivities(path)
+    record.reference = None
+    del record.settings['measure']
+    record.save(path)
+    with pytest.raises(ValueError, match=r'x\.json.*`settings\.measure` is missing'):
+        load_sensitivities(path)
+
+
 def test_layers_and_what_they_cost(prepared):
     record, _ = prepared[2]('fast')
     layers = {layer.name.removeprefix('backbone.layer4.'): layer for layer in record.layers}
@@ -152,6 +197,51 @@ def test_layers_and_what_they_cost(prepared):
     conv = layers['1.conv2']  # of a picture of 64 x 64, at stride 32
     assert (conv.num_weights, conv.num_products) == (64 * 64 * 9, 64 * 64 * 9 * 4)
     assert (conv.weight_bits, conv.activation_bits, conv.weight_quantizer) == (3, 4, WEIGHT)
+
+
+def test_layers_are_in_the_order_of_the_network():
+    """RTMDet registers the last convolution of a block before those in its midst."""
+    config = Config.fromfile(RTMDET)
+    model = build_model(config)
+    picture = DetDataSample(metainfo=dict(img_shape=(64, 64)))
+    batch = dict(inputs=[torch.zeros(3, 64, 64, dtype=torch.uint8)], data_samples=[picture])
+    with quantizers_off(model):
+        products = count_products(model, batch)
+    quantization = QuantizationConfig.from_dict(config.model.quantization.to_dict())
+    names = [layer.name for layer in layers_of(model, quantization, products)]
+    assert sorted(names) == sorted(layer.name for layer in model.quantization_report.quantized)
+    block = [name.split('.')[3] for name in names if name.startswith('backbone.stage1.1.')]
+    assert block == ['short_conv', 'main_conv', *['blocks'] * 3, 'attention', 'final_conv']
+    assert names[-1].startswith('bbox_head.reg_convs.')
+
+
+class Reversed(BaseModel):
+    """Calls its layers in the reverse order, the second one not at all."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.ModuleList(Twice().layer for _ in range(3))
+
+    def forward(self, inputs, mode):
+        return self.layers[0](self.layers[2](inputs))
+
+
+def test_layers_without_a_call_are_the_last():
+    model = Reversed()
+    with quantizers_off(model):
+        products = count_products(model, dict(inputs=torch.rand(1, 6)))
+    assert list(products.items()) == [('layers.2', 36), ('layers.0', 36), ('layers.1', 0)]
+
+
+def test_files_of_another_order_go_on(prepared, tmp_path):
+    record, _ = prepared[2]('fast')
+    old = copy.deepcopy(record)
+    old.layers.reverse()
+    old.save(tmp_path / 'old.json')
+    check_same(load_sensitivities(tmp_path / 'old.json'), record, 'old.json')
+    old.layers[0] = replace(old.layers[0], num_weights=1)
+    with pytest.raises(ValueError, match=r'was measured with other `layers`; name another file'):
+        check_same(old, record, 'old.json')
 
 
 def test_what_the_config_says_of_a_layer_stays(prepared):
@@ -164,6 +254,20 @@ def test_what_the_config_says_of_a_layer_stays(prepared):
     # the input of the first block is read by its downsample layer too
     assert choices == [(False, False), (True, True), (True, False), (True, True), (True, True)]
     assert (layers[0].weight_bits, layers[2].activation_bits) == (8, 4)
+
+
+def test_a_layer_that_no_choice_fits_is_found_before_the_measurement(prepared):
+    _, train, _, config = prepared
+    config = copy.deepcopy(config)
+    config.model.quantization.update(include=['backbone.conv1'], keep_float=[])
+    config.model.quantization.activation.signed_levels = None  # pictures have a sign
+    model, quantization = build_model(config), config.model.quantization.to_dict()
+    settings = dict(method='fast', seed=0, calibration_samples=2)
+    message = r'no choice of w4-a4, w2-a2 fits the layer `backbone\.conv1`, .* with a32 too$'
+    with pytest.raises(ValueError, match=message):
+        prepare(model, quantization, parse_choices(['w4-a4', 'w2-a2']), train, settings)
+    record, _ = prepare(model, quantization, parse_choices(['w4-a4', 'w2-a32']), train, settings)
+    assert [str(choice) for choice in record.choices_of(record.layers[0])] == ['w2-a32']
 
 
 def test_rank_correlation(prepared):

@@ -95,6 +95,36 @@ def test_an_allocation_is_a_config_of_the_same_model(tools, small, fast, tmp_pat
     assert out.with_suffix('.png').stat().st_size > 10_000
 
 
+@pytest.mark.parametrize('name', ['small', 'quantized', 'float'])
+def test_an_allocation_does_not_overwrite_what_it_inherits(tools, small, fast, name):
+    out = small.with_name(f'{name}.py')
+    before = out.read_text()
+    message = (
+        rf"--out should be a new file, but '\S+{name}\.py' is the config .* or one that it inh"
+    )
+    with pytest.raises(ValueError, match=message):
+        tools[1].main([str(small), str(fast), '--bits', '3', '--out', str(out)])
+    assert out.read_text() == before
+
+
+def test_metrics_of_coco_where_nothing_is_detected(tools, small, float_checkpoint, fast, tmp_path):
+    """MMDetection gives no metric then: 0 with a quantizer, refused of the float model."""
+    given = ('--choices', 'w2-a4', 'w3-a4', 'w4-a4', 'w4-a8', '--direct', 'coco/bbox_mAP')
+    nothing = ('--cfg-options', 'model.test_cfg.score_thr=0.99999')
+    with pytest.raises(ValueError, match=r'^the float model detects nothing on the first 3 sampl'):
+        tools[0].main(arguments(small, float_checkpoint, tmp_path, *given, *nothing))
+    record = json.loads(fast.read_text())
+    record['settings'].update(method='direct', measure='coco/bbox_mAP', num_samples=3)
+    record['reference'] = 0.25
+    record['errors'] = {name: dict.fromkeys(of) for name, of in record['errors'].items()}
+    path = tmp_path / 'sensitivity_direct.json'
+    path.write_text(json.dumps(record))
+    tools[0].main(arguments(small, float_checkpoint, tmp_path, *given, *nothing))
+    found = json.loads(path.read_text())
+    assert found['complete']
+    assert {error for of in found['errors'].values() for error in of.values()} == {0.25}
+
+
 def test_the_common_bits_need_no_override(tools, small, fast, tmp_path):
     folder = tmp_path / 'common'
     folder.mkdir()
