@@ -188,7 +188,7 @@ def test_report_has_a_column_of_what_was_measured(analyze, tmp_path):
         f'{LAYER}.weight_quantizer': {3: 0.125, 4: 0.5},
         f'{LAYER}.input_quantizer': {2: None},
     }
-    settings = dict(method='direct', measure='loss', num_samples=1)
+    settings = dict(method='direct', measure='loss', num_samples=1, quantization={})
     path = tmp_path / 'sensitivity.json'
     Sensitivities(settings, [Choice(3, 2)], [], errors).save(path)
     out = tmp_path / 'report.html'
