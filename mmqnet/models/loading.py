@@ -110,7 +110,7 @@ def load_weights(model: nn.Module, path: str, exact: bool = False) -> None:
     finally:
         hook.remove()
     _check_parameters(model, weights, missing, path)
-    surplus = [key for key in unexpected if weights[key].dim() >= 2]
+    surplus = [key for key in unexpected if getattr(weights[key], 'ndim', 0) >= 2]
     if exact and surplus:
         raise ValueError(
             f'{path!r} is of another model: it holds {some_of(surplus)}, for which this one has no '

@@ -102,6 +102,13 @@ class TestTeacher:
         with pytest.raises(ValueError, match=message):
             build_of(model_of(configs), path)
 
+    def test_what_else_a_checkpoint_holds(self, configs, float_checkpoint, tmp_path):
+        checkpoint = torch.load(float_checkpoint, weights_only=False)
+        checkpoint['state_dict'].update(steps=3, scale=torch.ones(2))
+        path = str(tmp_path / 'more.pth')
+        save_checkpoint(checkpoint, path)
+        assert 'steps' not in build_of(model_of(configs), path).state_dict()
+
     def test_no_checkpoint(self, configs, tmp_path):
         path = tmp_path / 'teacher.json'
         path.write_text('{}')
