@@ -1,6 +1,6 @@
 """Checks of the ``model`` and of the hooks of a config, before anything is built."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from inspect import Parameter, signature
 from typing import Any
 
@@ -71,8 +71,10 @@ def check_hooks(config: Config) -> None:
         named['checkpoint'] = _class_of(dict(type='CheckpointHook'), config)
     listed = [_class_of(hook, config) for hook in custom]
     _refuse_doubles(named, listed)
-    for key, hook in _places(default, custom):
-        _check_hook(hook, key, config)
+    for name, hook in default.items():
+        _check_hook(hook, named.get(name), f'default_hooks.{name}')
+    for i, (hook, kind) in enumerate(zip(custom, listed, strict=True)):
+        _check_hook(hook, kind, f'custom_hooks[{i}]')
     hooks = [kind for kind in (*named.values(), *listed) if kind is not None]
     calibrates = any(issubclass(kind, CalibrationHook) for kind in hooks)
     if is_quantized(config.get('model')) and not calibrates:
@@ -92,18 +94,10 @@ def _refuse_doubles(named: Mapping[str, type | None], listed: Sequence[type | No
                 )
 
 
-def _places(default: Mapping[str, Any], custom: Sequence[Any]) -> Iterator[tuple[str, Any]]:
-    for name, hook in default.items():
-        yield f'default_hooks.{name}', hook
-    for i, hook in enumerate(custom):
-        yield f'custom_hooks[{i}]', hook
-
-
-def _check_hook(hook: Any, key: str, config: Config) -> None:
+def _check_hook(hook: Any, kind: type | None, key: str) -> None:
     """Check the type of a hook's config, and for hooks of ours the names of its arguments."""
     if not isinstance(hook, Mapping):
         return
-    kind = _class_of(hook, config)
     name = str(hook.get('type'))
     if kind is None and name.startswith('mmqnet.'):
         known = [f'mmqnet.{name}' for name in mmqnet_hooks.__all__]
