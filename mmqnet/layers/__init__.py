@@ -10,6 +10,7 @@ from mmqnet.layers.attention import (
     QuantMultiheadAttention,
     can_expose_projections,
     expose_projections,
+    unsupported_option,
 )
 from mmqnet.layers.conv import (
     QuantConv2d,
@@ -74,6 +75,7 @@ __all__ = [
     'quantize_summed_outputs',
     'reads_its_input_once',
     'summed_outputs',
+    'unsupported_option',
     'weight_parameter',
     'weight_quantizers',
     'weight_rows',

@@ -108,12 +108,18 @@ def _additive(mask: Tensor, like: Tensor) -> Tensor:
     return like.new_zeros(mask.shape).masked_fill(mask, -math.inf)
 
 
+def unsupported_option(attention: nn.MultiheadAttention) -> str:
+    """Return the option of an attention that keeps its projections closed; empty for none."""
+    if attention.bias_k is not None:
+        return 'add_bias_kv'
+    return 'add_zero_attn' if attention.add_zero_attn else ''
+
+
 def can_expose_projections(attention: nn.Module) -> bool:
     """Whether the projections of a module can become layers of their own."""
     return (
         type(attention) is nn.MultiheadAttention
-        and attention.bias_k is None
-        and not attention.add_zero_attn
+        and not unsupported_option(attention)
         and 'forward' not in attention.__dict__
     )
 

@@ -14,6 +14,7 @@ from mmqnet.layers import (
     QuantMultiheadAttention,
     can_expose_projections,
     expose_projections,
+    unsupported_option,
     weight_parameter,
 )
 from mmqnet.models.forward_code import products_in, weights_read_by
@@ -104,10 +105,8 @@ def _obstacle(module: nn.Module) -> str:
         return 'built at its first input only'
     if nn.utils.parametrize.is_parametrized(module):
         return 'its weights are parametrized'
-    if isinstance(module, nn.MultiheadAttention) and module.bias_k is not None:
-        return '`add_bias_kv` is not supported'
-    if isinstance(module, nn.MultiheadAttention) and module.add_zero_attn:
-        return '`add_zero_attn` is not supported'
+    if isinstance(module, nn.MultiheadAttention) and unsupported_option(module):
+        return f'`{unsupported_option(module)}` is not supported'
     if type(module) not in QUANTIZED_LAYERS:
         return f'class {type(module).__name__} is not supported'
     if isinstance(module, AttentionProjection):
