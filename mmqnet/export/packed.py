@@ -187,10 +187,15 @@ def _representatives(staircase: Staircase) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield values (n + 1,) and factors whose products may stand for the weights of each level.
 
     First what the weights are quantized to; the training may have moved that out of its own
-    interval. Then the middles of the intervals between thresholds.
+    interval. Then the same with the inner levels moved by their last bit: where the scale is fitted
+    to the weights, that makes up for the rounding of the outer ones. Then the middles of the
+    intervals between thresholds.
     """
     levels, thresholds = staircase.levels, staircase.thresholds
     yield levels, staircase.alpha
+    for sign in (-1, 1):
+        moved = levels * (1 + sign * torch.finfo(levels.dtype).eps)
+        yield torch.cat([levels[:1], moved[1:-1], levels[-1:]]), staircase.alpha
     margin = (levels[-1:] - levels[:1]) / (len(levels) - 1)
     edges = torch.cat([thresholds[:1] - margin, thresholds, thresholds[-1:] + margin])
     yield (edges[1:] + edges[:-1]) / 2, 1 / staircase.beta

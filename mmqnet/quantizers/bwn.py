@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from mmqnet.checks import check_choice
@@ -72,6 +73,9 @@ def scaled_mean(values: Tensor, shape: tuple[int, ...], among: Tensor | None = N
     Returns:
         Tensor: Of the shape ``shape``, positive.
     """
-    counted = values.new_ones(values.shape) if among is None else among.to(values)
-    total = (values * counted).sum_to_size(shape)
-    return (total / counted.sum_to_size(shape).clamp(min=1)).clamp(min=_LEAST)
+    # in float64, so that the mean of equal values is that very value: the weights of a packed
+    # checkpoint have one magnitude, and must give the same scale again
+    wide = values.double()
+    counted = torch.ones_like(wide) if among is None else among.to(wide)
+    total = (wide * counted).sum_to_size(shape)
+    return (total / counted.sum_to_size(shape).clamp(min=1)).clamp(min=_LEAST).to(values)

@@ -108,12 +108,14 @@ class DoReFa(Quantizer):
         wide = single_precision(x)
         one = torch.ones_like(top)
         thresholds = (thresholds / top * _largest(wide.tanh())).atanh()
-        unscaled = Staircase(self.levels, thresholds, 1 / top, one)
+        unscaled = Staircase(self.levels, thresholds, one, one)
         if not (self.config.rescale or self._is_binary):
-            return unscaled
-        quantized = unscaled.quantize(wide)
-        factor = (wide * quantized).sum() / quantized.square().sum().clamp(min=_LEAST)
-        return unscaled._replace(alpha=factor.clamp(min=_LEAST) / top)
+            return unscaled._replace(alpha=1 / top)
+        # in float64, so that weights that are levels give the same factor again, as in a packed
+        # checkpoint
+        quantized = unscaled.quantize(wide).double()
+        alpha = (wide * quantized).sum() / quantized.square().sum().clamp(min=_LEAST)
+        return unscaled._replace(alpha=alpha.clamp(min=_LEAST).to(top))
 
     @property
     def _is_binary(self) -> bool:

@@ -8,6 +8,7 @@ import warnings
 
 import pytest
 import torch
+from method_cases import WEIGHTS
 from mmengine.config import Config
 from torch import nn
 from toy_data import CLASSES, make_runner
@@ -184,6 +185,31 @@ def test_other_methods_are_packed_or_named(method, reason, tmp_path):
     report = write_packed(model, CONFIG, tmp_path / 'p.pth')
     assert [layer.reason for layer in report.layers] == [reason] * 2
     assert report.layers[0].bits == (32 if reason else 2)
+    load_weights(other, str(tmp_path / 'p.pth'))
+    assert same_weights(model, other)
+
+
+RESCALED = {
+    f'DoReFa, {bits} bits, rescaled': dict(
+        type='DoReFa', levels=list(range(1 - 2**bits, 2**bits, 2)), rescale=True
+    )
+    for bits in (2, 3, 4)
+}
+
+
+@pytest.mark.parametrize('weight', (WEIGHTS | RESCALED).values(), ids=[*WEIGHTS, *RESCALED])
+@torch.no_grad()
+def test_all_layers_of_all_methods_are_packed(weight, tmp_path):
+    """Scales that come from the weights too: those of the file give the same bits."""
+
+    def make():
+        model = nn.Sequential(*(nn.Conv2d(16, 16, 3, padding=1) for _ in range(12)))
+        convert(model, QuantizationConfig.from_dict(dict(weight=weight, keep_float=[])))
+        return calibrated(model, torch.rand(1, 16, 4, 4)).eval()
+
+    model, other = make(), make()
+    report = write_packed(model, CONFIG, tmp_path / 'p.pth')
+    assert [layer.reason for layer in report.layers] == [''] * 12
     load_weights(other, str(tmp_path / 'p.pth'))
     assert same_weights(model, other)
 
