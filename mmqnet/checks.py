@@ -42,10 +42,14 @@ def near_misses(
     Example:
         >>> near_misses('slop', ['slope', 'cap'])
         ['slope']
+        >>> near_misses('lsq', ['LSQ', 'PACT'])
+        ['LSQ']
     """
     import difflib  # only for a message: mmqnet is imported when Python starts
 
-    return difflib.get_close_matches(str(name), list(known), n=count, cutoff=cutoff)
+    spelled = {other.casefold(): other for other in known}
+    near = difflib.get_close_matches(str(name).casefold(), spelled, n=count, cutoff=cutoff)
+    return [spelled[other] for other in near]
 
 
 def check_keys(config: Any, known: Sequence[str], key: str) -> None:

@@ -70,7 +70,7 @@ def _method(name: Any, key: str) -> type[Quantizer]:
     if isinstance(name, str):
         with suppress(Exception):  # names with dots may make the registry import anything
             found = QUANTIZERS.get(name)
-    if found is None or not issubclass(found, Quantizer):
+    if not isinstance(found, type) or not issubclass(found, Quantizer):
         known = sorted(QUANTIZERS.module_dict)
         raise ValueError(
             f'`{key}.type` should be a quantizer ({", ".join(known)}, or one of your own '

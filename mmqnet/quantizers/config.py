@@ -151,13 +151,21 @@ class QuantizerConfig:
 
     def _resolve_signed_levels(self) -> str | tuple[float, ...] | None:
         signed = self.signed_levels
+        is_name = isinstance(signed, str) and signed in _SIGNED_NAMES
         if self.levels[0] < 0:
-            return self.levels  # already made for signed inputs
-        if isinstance(signed, str) and signed in _SIGNED_NAMES:
-            self.automatic_signed_sets()
-            return signed
+            # an override has a name or None from the common config
+            key, own = self.name('signed_levels'), self.levels
+            if signed is not None and not is_name and resolve_levels(signed, key) != own:
+                raise ValueError(
+                    f"`{key}` should be 'auto' beside `levels` that are for signed inputs already, "
+                    f'but got {signed!r}'
+                )
+            return own
         if signed is None:
             return None
+        if is_name:
+            self.automatic_signed_sets()
+            return signed
         hint = did_you_mean(signed, _SIGNED_NAMES) if isinstance(signed, str) else ''
         if hint:
             names = ', '.join(map(repr, _SIGNED_NAMES))

@@ -30,6 +30,11 @@ class LSQPlusConfig(QuantizerConfig):
         check_role(self, 'activation', "'LSQ', which LSQ+ is for weights")
         super().__post_init__()
         check_positive_top(self)
+        if self.signed_levels == 'symmetric':
+            raise ValueError(
+                f"`{self.name('signed_levels')}` should be 'auto', which gives a signed input the "
+                "same levels since LSQ+ has an offset, a set or None, but got 'symmetric'"
+            )
 
     def automatic_signed_sets(self) -> list[tuple[float, ...]]:
         """Return the levels themselves."""

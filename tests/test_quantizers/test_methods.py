@@ -273,7 +273,7 @@ def test_symmetric_inputs(case, levels):
 def test_lopsided_inputs(case):
     """LSQ's integers move, LSQ+ has an offset of its own."""
     x = F.silu(2 * torch.randn(CHANNELS, 400))
-    quantizer, symmetric = fitted(case, x), fitted(case, x, **SYMMETRIC)
+    quantizer, symmetric = fitted(case, x), fitted('LSQ, inputs', x, **SYMMETRIC)
     assert (quantizer.levels[0] == -1) if case == 'LSQ, inputs' else (quantizer.levels[0] == 0)
     errors = [(q.eval()(x) - x).square().sum() for q in (quantizer, symmetric)]
     assert errors[0] <= 1.01 * errors[1]
@@ -311,6 +311,14 @@ def test_shared_by_all_layers(case):
          r"`q\.signed_levels` should be 'auto' or None.*'symmetric'"),
         ('activation', dict(type='DoReFa', levels='uint2') | SYMMETRIC,
          r"`q\.signed_levels` should be 'auto' or None.*'symmetric'"),
+        ('activation', dict(type='LSQPlus', levels='uint2') | SYMMETRIC,
+         r"`q\.signed_levels` should be 'auto'.*'symmetric'"),
+        ('activation', dict(type='LSQ', levels='int4', signed_levels='symetric'),
+         r'`q\.signed_levels` should be one of'),
+        ('activation', dict(type='LSQ', levels='int4', signed_levels='int2'),
+         r"`q\.signed_levels` should be 'auto' beside `levels`.*'int2'"),
+        ('weight', dict(type='os.path', levels='int4'), r"`q\.type` should be.*'os\.path'"),
+        ('weight', dict(type='lsq', levels='int4'), r"but got 'lsq'. Did you mean 'LSQ'\?"),
         ('activation', dict(type='PACT', levels='uint2', clip_init=-1), 'clip_init`.*positive'),
         ('activation', dict(type='PACT', levels='uint2', clip_init='mean'), "'mse' or 'max'"),
         ('activation', dict(type='PACT', levels='uint2', clip_init=None), 'clip_init'),
