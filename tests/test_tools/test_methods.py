@@ -1,11 +1,15 @@
 """The comparison of methods: its plan, its configs, its results, and one real training."""
 
+import argparse
+import importlib
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 from comparison_fixtures import CONDITIONS, ROOT
 from mmengine.config import Config
 
@@ -143,9 +147,76 @@ def test_results_are_read_again(plan, results, tmp_path):
     assert again.minutes_per_epoch() == 0.5
     with pytest.raises(ValueError, match="made with checkpoint = '0123', not 'other'"):
         type(results)(tmp_path / 'methods.json', {**CONDITIONS, 'checkpoint': 'other'})
-    (tmp_path / 'methods.json').write_text('{')
-    with pytest.raises(ValueError, match='holds no results'):
+
+
+@pytest.mark.parametrize(
+    'text',
+    [
+        *('{', '[]', 'null', '{"conditions": [1], "runs": []}', '{"conditions": {}, "runs": 1}'),
+        f'{{"conditions": {json.dumps(CONDITIONS)}, "runs": [{{"method": "u"}}]}}',
+    ],
+)
+def test_a_damaged_file_is_refused(results, tmp_path, text):
+    (tmp_path / 'methods.json').write_text(text)
+    with pytest.raises(ValueError, match=r"methods\.json' holds no results .*: delete it"):
         type(results)(tmp_path / 'methods.json', CONDITIONS)
+
+
+def test_conditions_are_written_before_the_first_training(plan, results, tmp_path):
+    """A training that is killed goes on: not after a change of the checkpoint."""
+    from comparison import Report, compare
+    from methods_report import draw, table
+
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        compare(argparse.Namespace(jobs=1), plan.MethodsPlan([], [0]), results, Report(table, draw))
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    with pytest.raises(ValueError, match='name another --out-dir'):
+        type(results)(tmp_path / 'methods.json', {**CONDITIONS, 'checkpoint': 'other'})
+
+
+def arguments(script, monkeypatch, *given):
+    monkeypatch.setattr(sys, 'argv', [f'{script}.py', *given])
+    return importlib.import_module(script).parse_args()
+
+
+@pytest.mark.parametrize(
+    ('given', 'message'),
+    [
+        (['--seeds', '-1'], 'argument --seeds: `seed` should be an integer from 0 to 2**32 - 1'),
+        (['--cfg-options', 'lr'], "argument --cfg-options: should be KEY=VALUE, but got 'lr'"),
+        (['--rates', 'nan'], 'argument --rates: should be a positive number, but got nan'),
+        (
+            ['--methods', 'BWN', 'TWN', '--bits', '2/2', '4/4'],
+            'BWN, TWN should have a recipe for 2/2, 4/4',
+        ),
+    ],
+)
+def test_wrong_arguments_are_refused(monkeypatch, capsys, given, message):
+    with pytest.raises(SystemExit):
+        arguments('methods', monkeypatch, *given)
+    assert message in capsys.readouterr().err
+
+
+def test_what_is_named_twice_counts_once(monkeypatch):
+    args = arguments('methods', monkeypatch, '--seeds', '3', '3', '1', '--rates', '.01', '1e-2')
+    assert (args.seeds, args.rates, args.cfg_options) == ([3, 1], [0.01], [])
+    args = arguments('ablation', monkeypatch, '--rows', 'w2-a32', 'w2-a32')
+    assert args.rows == ['w2-a32']
+
+
+def test_a_checkpoint_of_a_quantized_model_is_refused(benchmarks_on_path, tmp_path):
+    from comparison_results import describe
+
+    args = argparse.Namespace(checkpoint=tmp_path / 'x.pth', cfg_options=[])
+    weights = {'conv.weight': torch.ones(1)}
+    torch.save(weights, args.checkpoint)
+    assert describe(args)['cfg_options'] == []
+    weights['conv.weight_quantizer.calibrated'] = torch.tensor(True)
+    torch.save(dict(state_dict=weights), args.checkpoint)
+    with pytest.raises(ValueError, match='should hold a float model'):
+        describe(args)
 
 
 def test_table_marks_the_first_and_what_is_within_its_spread(plan, results):

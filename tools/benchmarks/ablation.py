@@ -36,8 +36,8 @@ def main() -> None:
     scratch = dict(
         rate=float_config().optim_wrapper.optimizer.lr, epochs=float_config().train_cfg.max_epochs
     )
-    conditions = dict(**describe(args), rate=args.rate, float_training=scratch)
     try:
+        conditions = dict(**describe(args), rate=args.rate, float_training=scratch)
         results = AblationResults(args.out_dir / 'ablation.json', conditions)
     except ValueError as error:
         sys.exit(f'ablation.py: error: {error}')

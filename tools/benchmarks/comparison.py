@@ -21,7 +21,8 @@ from comparison_results import Results
 from matplotlib.figure import Figure
 
 from mmqnet import atomic
-from mmqnet.command_line import positive_integer
+from mmqnet.checks import check_seed
+from mmqnet.command_line import add_settings, positive_integer
 from mmqnet.visualization.style import save_figure
 
 
@@ -71,7 +72,7 @@ class Report:
 
 def add_arguments(parser: argparse.ArgumentParser, out_dir: str) -> None:
     """Add what all comparisons are asked."""
-    parser.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2])
+    parser.add_argument('--seeds', nargs='+', type=seed, default=[0, 1, 2])
     parser.add_argument(
         '--checkpoint',
         type=Path,
@@ -80,9 +81,18 @@ def add_arguments(parser: argparse.ArgumentParser, out_dir: str) -> None:
     )
     parser.add_argument('--out-dir', type=Path, default=Path(out_dir))
     parser.add_argument('--jobs', type=positive_integer, default=1, help='trainings at a time')
-    parser.add_argument(
-        '--cfg-options', nargs='+', default=[], help='settings for all trainings, key=value'
-    )
+    add_settings(parser)
+    parser.set_defaults(cfg_options=[])
+
+
+def seed(text: str) -> int:
+    """Convert an argument to the seed of a training; for argparse's ``type``."""
+    value = int(text)
+    try:
+        check_seed(value, 'seed')
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return value
 
 
 def learning_rate(text: str) -> float:
@@ -94,8 +104,11 @@ def learning_rate(text: str) -> float:
 
 
 def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
-    """Parse the arguments, and check that the float checkpoint is there."""
+    """Parse the arguments, each value of a list once, and check that the checkpoint is there."""
     args = parser.parse_args()
+    for name, values in vars(args).items():
+        if isinstance(values, list | tuple) and name != 'cfg_options':
+            setattr(args, name, list(dict.fromkeys(values)))
     if not args.checkpoint.is_file():
         parser.error(f'--checkpoint {args.checkpoint} does not exist')
     return args
@@ -227,7 +240,11 @@ def compare(args: argparse.Namespace, plan: Plan, results: Results, report: Repo
     path, tool = results.path, f'{results.path.stem}.py'
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that trainings are ended
     try:
+        # before the first training: what is killed in it must not go on under other conditions
+        results.write()
         failed = Comparison(args, plan, results).train_all()
+    except OSError as error:
+        sys.exit(f'{tool}: error: {error}')
     except KeyboardInterrupt:
         sys.exit(f'{tool}: interrupted; the same command continues from here')
     text = report.table(results)

@@ -13,6 +13,7 @@ import torch
 
 from mmqnet import atomic
 from mmqnet.models import read_checkpoint
+from mmqnet.models.checkpoint_checks import weights_of
 from mmqnet.safe_checkpoints import safe_loading
 
 
@@ -65,8 +66,9 @@ class Results:
             return
         try:
             content = json.loads(path.read_text())
-            before, self._rows = content['conditions'], content['runs']
-        except (ValueError, KeyError, TypeError) as error:
+            before, self._rows = dict(content['conditions']), list(content['runs'])
+            self.scores(), self.minutes_per_epoch()  # that each row has what they read
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise ValueError(f'{str(path)!r} holds no results ({error}): delete it') from error
         for key, value in conditions.items():
             if before.get(key) != value:
@@ -82,6 +84,14 @@ class Results:
     def add(self, run: Any, found: Mapping[str, Any]) -> None:
         """Add a training with its ``'mAP'``, its ``'minutes'`` and the like; write the file."""
         self._rows.append(dict(**run.fields, epochs=run.epochs, **found))
+        self.write()
+
+    def write(self) -> None:
+        """Write the file.
+
+        Raises:
+            OSError: If it cannot be written.
+        """
         content = dict(conditions=self._conditions, runs=self._rows)
         atomic.write_text(self.path, json.dumps(content, indent=1) + '\n')
 
@@ -96,9 +106,16 @@ class Results:
 
 
 def describe(args: argparse.Namespace) -> dict[str, Any]:
-    """Return what all trainings share: float weights, settings, versions."""
+    """Return what all trainings share: float weights, settings, versions.
+
+    Raises:
+        ValueError: If the checkpoint cannot be read, or holds no float model.
+    """
+    path = str(args.checkpoint)
     with safe_loading():
-        state = read_checkpoint(str(args.checkpoint))['state_dict']
+        state = weights_of(read_checkpoint(path), path)
+    if any(name.endswith('quantizer.calibrated') for name in state):
+        raise ValueError(f'--checkpoint should hold a float model, but {path!r} has quantizers')
     digest = hashlib.sha256()
     for name, value in state.items():
         digest.update(name.encode())

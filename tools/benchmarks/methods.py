@@ -26,7 +26,10 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--bits', nargs='+', choices=EPOCHS, default=list(EPOCHS))
     add_arguments(parser, out_dir='work_dirs/methods')
-    return parse(parser)
+    args = parse(parser)
+    if not cells_of(args.methods, args.bits):
+        parser.error(f'{", ".join(args.methods)} should have a recipe for {", ".join(args.bits)}')
+    return args
 
 
 def main() -> None:
