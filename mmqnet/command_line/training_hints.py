@@ -10,7 +10,10 @@ from torch.nn import SyncBatchNorm
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmqnet.command_line.model_checks import is_quantized
+from mmqnet.engine.optimizers.optim_wrapper_constructor import ROLES
 from mmqnet.engine.unwrap import unwrap
+
+_CONSTRUCTOR = 'DefaultOptimWrapperConstructor'  # MMEngine's, where the config names none
 
 
 def log_hints(runner: Runner, threads: int | None = None) -> None:
@@ -26,7 +29,7 @@ def log_hints(runner: Runner, threads: int | None = None) -> None:
         >>> config = dict(model=model, work_dir=tempfile.mkdtemp(), log_level='ERROR')
         >>> log_hints(Runner.from_cfg(Config(config)), threads=1)
     """
-    for hint in (*_of_rates(runner.cfg), *_of_batches(runner)):
+    for hint in (*_of_rates(runner.cfg), *_of_roles(runner.cfg), *_of_batches(runner)):
         runner.logger.warning(hint)
     if threads is not None:
         runner.logger.info(
@@ -47,6 +50,17 @@ def _of_rates(config: Config) -> Iterator[str]:
         yield (
             f'The peak of the learning rate, {peak:g}, is that of the float training in '
             f'{base.filename!r}, and `load_from` is a trained model: start with a tenth of it'
+        )
+
+
+def _of_roles(config: Config) -> Iterator[str]:
+    """Yield a hint if MMEngine's constructor is given settings of roles, which it passes over."""
+    wrapper = config.get('optim_wrapper') or {}
+    roles = [key for key in ROLES if key in (wrapper.get('paramwise_cfg') or {})]
+    if roles and wrapper.get('constructor', _CONSTRUCTOR) == _CONSTRUCTOR:
+        yield (
+            f'`optim_wrapper.paramwise_cfg.{roles[0]}` has no effect without '
+            "`optim_wrapper.constructor='mmqnet.QuantOptimWrapperConstructor'`"
         )
 
 
