@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 from mmqnet.quantizers.config import QuantizerConfig
 
+_SHOWN = 8  # levels that a message spells out
+
 
 def check_role(config: QuantizerConfig, role: str, instead: str) -> None:
     """Refuse a method for weights or for activations.
@@ -32,7 +34,7 @@ def check_levels(config: QuantizerConfig, allowed: Sequence[float], spelled: str
     if config.levels != tuple(allowed):
         raise ValueError(
             f'`{config.name("levels")}` should be {spelled} for the method {_method(config)}, but '
-            f'got {list(config.levels)}'
+            f'got {_shown(config.levels)}'
         )
 
 
@@ -66,6 +68,12 @@ def check_unsigned(config: QuantizerConfig) -> None:
             f"`{config.name('signed_levels')}` should be 'auto' or None, which both leave a signed "
             f'input in float, since {method} clips at 0, but got {config.signed_levels!r}'
         )
+
+
+def _shown(levels: Sequence[float]) -> str:
+    if len(levels) <= _SHOWN:
+        return str(list(levels))
+    return f'{len(levels)} levels {levels[0]:g}..{levels[-1]:g}'
 
 
 def _method(config: QuantizerConfig) -> str:

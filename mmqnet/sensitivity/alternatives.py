@@ -41,9 +41,6 @@ def fit_alternatives(
     Returns:
         dict: From the quantizer that is replaced, and from bits, to a quantizer. One that leaves a
         signed input in float (``signed_levels=None``) is left out.
-
-    Raises:
-        ValueError: If the method cannot have so many bits.
     """
     own = quantizers_of(model)
     fitted: Alternatives = {}
@@ -75,14 +72,22 @@ def override_of_bits(config: QuantizerConfig, bits: int) -> dict[str, Any] | Non
     return dict(levels=levels_of_bits(config, bits))
 
 
-def check_choices(choices: Sequence[Choice], quantization: QuantizationConfig) -> None:
+def check_choices(
+    choices: Sequence[Choice], config: QuantizationConfig, quantization: Mapping[str, Any]
+) -> None:
     """Check that a config says how to quantize what the choices name.
 
+    Args:
+        choices: Choices of bits.
+        config: The checked config.
+        quantization: The dict of the config file that it was made of.
+
     Raises:
-        ValueError: If it leaves in float what a choice gives bits, or shares one function.
+        ValueError: If it leaves in float what a choice gives bits, shares one function, or its
+            method cannot have so many bits.
     """
     for role in ROLES:
-        key, common = f'{quantization.key}.{role}', getattr(quantization, role)
+        key, common = f'{config.key}.{role}', getattr(config, role)
         bits = {choice.bits(role) for choice in choices} - {FLOAT_BITS}
         if bits and common is None:
             raise ValueError(
@@ -94,10 +99,19 @@ def check_choices(choices: Sequence[Choice], quantization: QuantizationConfig) -
                 f"`{key}.granularity` should be 'layer' or 'channel' for a choice of bits layer "
                 "by layer, but got 'model': all layers share one function"
             )
+        for choice in choices:
+            if choice.bits(role) != FLOAT_BITS:
+                try:
+                    _config_of_bits(common, quantization[role], choice.bits(role))
+                except ValueError as error:
+                    raise ValueError(f"the choice '{choice}' is not possible: {error}") from error
 
 
 def _alternative(own: Quantizer, common: Mapping[str, Any], bits: int) -> Quantizer:
-    config = own.config
-    given = merge_override(common, override_of_bits(config, bits))
-    other = quantizer_config(given, config.role, config.key or config.role)
+    other = _config_of_bits(own.config, common, bits)
     return build_quantizer(other, own.scale_shape).to(own.levels.device).eval()
+
+
+def _config_of_bits(own: QuantizerConfig, common: Mapping[str, Any], bits: int) -> QuantizerConfig:
+    given = merge_override(common, override_of_bits(own, bits))
+    return quantizer_config(given, own.role, own.key or own.role)

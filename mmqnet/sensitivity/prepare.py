@@ -40,7 +40,7 @@ def prepare(
             choice fits a layer.
     """
     config = QuantizationConfig.from_dict(quantization)
-    check_choices(choices, config)
+    check_choices(choices, config, quantization)
     with quantizers_off(model):
         products = count_products(model, batch_of(train, [0], settings['seed']))
     layers = layers_of(model, config, products)

@@ -27,6 +27,8 @@ def test_what_is_no_choice(text):
         (weight_config('int8'), 1, 'binary'),
         (weight_config(list(range(-8, 8))), 3, [-4, -3, -2, -1, 0, 1, 2, 3]),  # LSQ's
         (weight_config(list(range(-15, 16, 2))), 2, [-3, -1, 1, 3]),  # DoReFa's
+        (weight_config('binary', type='DoReFa'), 2, [-3, -1, 1, 3]),
+        (weight_config('binary', type='LSQ'), 8, 'int8'),
         (activation_config('uint4'), 8, 'uint8'),
         (activation_config('uapot4', signed_levels=None), 3, 'uint3'),
         (activation_config('int4'), 3, 'int3'),

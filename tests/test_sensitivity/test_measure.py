@@ -298,7 +298,11 @@ def test_what_is_no_file_of_sensitivities(tmp_path, text):
             r'`quantization\.activation` should be in the config.*a32',
         ),
         (dict(weight=dict(levels='pm4', granularity='model')), 'w4-a4', r"but got 'model': all"),
-        (dict(weight=dict(type='TWN', levels='ternary')), 'w4-a4', r'`quantization\.weight.*TWN'),
+        (
+            dict(weight=dict(type='TWN', levels='ternary')),
+            'w4-a4',
+            r"^the choice 'w4-a4' is not possible: `quantization\.weight.*TWN.* 15 levels -7\.\.7$",
+        ),
     ],
 )
 def test_choices_that_a_config_does_not_allow(prepared, changes, choice, message):
