@@ -73,6 +73,8 @@ class Quantizer(nn.Module, abc.ABC):
         self.register_buffer('mode', torch.tensor(int(Mode.LEARNED)))
         self.register_buffer('enabled', torch.tensor(True))
         self.register_buffer('calibrated', torch.tensor(False))
+        if config.mark:
+            self.register_buffer(config.mark, torch.ones(self.scale_shape, dtype=torch.bool))
         self.refresh()
 
     @abc.abstractmethod
@@ -205,6 +207,9 @@ class Quantizer(nn.Module, abc.ABC):
         if not saved:
             return  # a float checkpoint lacks no key: calibration fills the quantizer
         own = self.state_dict()
+        mark = self.config.mark
+        if mark and saved.keys() == own.keys() - {mark}:  # written before there were marks
+            saved[mark] = state_dict[f'{prefix}{mark}'] = own[mark]
         check_saved_quantizer(saved, own, prefix, self.config)
         super()._load_from_state_dict(
             state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs

@@ -30,6 +30,11 @@ class BWNConfig(QuantizerConfig):
         # scales come from the tensor: layers have none to share
         check_choice(self.granularity, ('layer', 'channel'), self.name('granularity'))
 
+    @property
+    def mark(self) -> str:
+        """Return the name of the method."""
+        return 'bwn'
+
 
 @QUANTIZERS.register_module()
 class BWN(Quantizer):

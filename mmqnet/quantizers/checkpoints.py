@@ -32,8 +32,8 @@ def check_saved_quantizer(
         described += [f'lacks `{prefix}{key}`' for key in missing[:1]]
         raise ValueError(
             f'the checkpoint {" and ".join(described)}: it was written by a quantizer of another '
-            f'type than {config.type!r}; take the config that the checkpoint was trained with, or '
-            'a float checkpoint'
+            f'type than {config.type!r}, or with other settings; take the config that the '
+            'checkpoint was trained with, or a float checkpoint'
         )
     for key, tensor in own.items():
         if saved[key].shape != tensor.shape:

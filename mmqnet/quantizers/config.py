@@ -85,6 +85,14 @@ class QuantizerConfig:
         """Whether all layers of the model share one quantizer."""
         return self.granularity == 'model'
 
+    @property
+    def mark(self) -> str:
+        """Name of a buffer by which a checkpoint tells a method without parameters from others.
+
+        Default: none. It has the shape of the scales, which tells granularities apart.
+        """
+        return ''
+
     def level_sets(self, signed: bool) -> list[tuple[float, ...]]:
         """Return the sets of which calibration takes the one of the least squared error.
 

@@ -43,6 +43,11 @@ class DoReFaConfig(QuantizerConfig):
         else:
             check_unsigned(self)
 
+    @property
+    def mark(self) -> str:
+        """Return the name of the method, with ``rescale`` where it has an effect."""
+        return 'dorefa_rescaled' if self.rescale and len(self.levels) > 2 else 'dorefa'
+
     def automatic_signed_sets(self) -> list[tuple[float, ...]]:
         """Return no set: a signed input stays in float."""
         return []

@@ -29,6 +29,11 @@ class TWNConfig(QuantizerConfig):
         # scales come from the tensor: layers have none to share
         check_choice(self.granularity, ('layer', 'channel'), self.name('granularity'))
 
+    @property
+    def mark(self) -> str:
+        """Return the name of the method."""
+        return 'twn'
+
 
 @QUANTIZERS.register_module()
 class TWN(Quantizer):

@@ -357,3 +357,34 @@ def test_a_checkpoint_of_another_method_is_refused():
     changed['weight_quantizer.levels'] = layers[1].weight_quantizer.levels
     with pytest.raises(ValueError, match=r'holds `weight_quantizer\.log_step`'):
         layers[1].load_state_dict(changed)
+
+
+@pytest.mark.parametrize(
+    ('saved', 'case', 'message'),
+    [
+        ('TWN', 'DoReFa, rescaled', "holds `twn` and lacks `dorefa_rescaled`.*than 'DoReFa'"),
+        ('DoReFa, binary', 'BWN', "holds `dorefa` and lacks `bwn`.*than 'BWN'"),
+        ('BWN', 'BWN, channels', r'`bwn` has the shape \(\), but .* \(4, 1\): take the `granula'),
+        ('TWN, channels', 'TWN', r'`twn` has the shape \(4, 1\), .*: take the `granularity`'),
+    ],
+)
+def test_methods_without_parameters_are_told_apart_too(saved, case, message):
+    with pytest.raises(ValueError, match=message):
+        build(case).load_state_dict(build(saved).state_dict())
+
+
+def test_rescaling_is_told_apart_where_it_has_an_effect():
+    saved = build('DoReFa, rescaled').state_dict()
+    with pytest.raises(ValueError, match=r'lacks `dorefa`.* or with other settings'):
+        build('DoReFa, rescaled', rescale=False).load_state_dict(saved)
+    build('DoReFa, binary', rescale=True).load_state_dict(build('DoReFa, binary').state_dict())
+
+
+@pytest.mark.parametrize('case', ['BWN, channels', 'TWN', 'DoReFa', 'DoReFa, inputs'])
+def test_checkpoints_of_before_the_marks_load(case):
+    quantizer = fitted(case, values_of(case))
+    state = quantizer.state_dict()
+    del state[quantizer.config.mark]
+    other = build(case)
+    other.load_state_dict(state)
+    assert other.is_calibrated
