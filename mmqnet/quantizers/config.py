@@ -50,6 +50,8 @@ class QuantizerConfig:
 
     # Given as lists, they fit one set of levels only: an override with others leaves them out.
     depends_on_levels: ClassVar[tuple[str, ...]] = ('signed_levels',)
+    # Whether weights of one bit become odd integers, not int8's, where they are given more bits.
+    has_odd_levels: ClassVar[bool] = False
 
     levels: tuple[float, ...]
     role: str = 'weight'

@@ -32,6 +32,8 @@ class DoReFaConfig(QuantizerConfig):
             always have their factor, as in the paper.
     """
 
+    has_odd_levels: ClassVar[bool] = True
+
     rescale: bool = of_role('weight', False)
 
     def __post_init__(self) -> None:

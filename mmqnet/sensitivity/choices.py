@@ -5,7 +5,6 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from mmqnet.quantizers import QuantizerConfig, num_bits
-from mmqnet.quantizers.dorefa import DoReFaConfig
 
 FLOAT_BITS = 32
 ROLES = ('weight', 'activation')
@@ -64,8 +63,8 @@ def levels_of_bits(own: QuantizerConfig, bits: int) -> LevelSpec:
     """Return the level set of so many bits that is of the kind of a config's own set.
 
     Unsigned sets give unsigned ones, two's complement integers (as LSQ has them) the same, odd
-    integers (as DoReFa has them) the same, and all others symmetric integers: also binary ones,
-    which are odd for DoReFa only.
+    integers (as DoReFa has them) the same, and all others symmetric integers. Binary ones are odd
+    integers for a method whose levels are (``has_odd_levels``).
 
     Args:
         own: The config, whose levels have another number of bits.
@@ -82,7 +81,7 @@ def levels_of_bits(own: QuantizerConfig, bits: int) -> LevelSpec:
     if bits == 1:
         return 'binary'
     is_odd = levels == tuple(map(float, _odd_integers(num_bits(levels))))
-    if is_odd and (len(levels) > 2 or isinstance(own, DoReFaConfig)):
+    if is_odd and (len(levels) > 2 or own.has_odd_levels):
         return _odd_integers(bits)
     half = 2 ** (num_bits(levels) - 1)
     if levels == tuple(map(float, range(-half, half))):
