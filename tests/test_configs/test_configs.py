@@ -37,9 +37,8 @@ FLOAT = [*FLOAT_OF.values(), 'bccd/ssd300_bccd.py']
 QUANTIZED = [name for name in MODELS if name not in FLOAT]
 RECIPES = [Path(name).stem for name in BASES if name.startswith('_base_/quantization/')]
 
-# what the letters of a recipe's name stand for, in numbers of levels
+# what the letters of a recipe's name stand for, in numbers of levels; ending in u, w2 has four
 WEIGHTS = {'w1': 2, 'w2': 3, 'w3pm2': 5, 'w3': 7, 'w4': 15, 'w5': 31, 'w8': 255, 'w32': None}
-FOUR_LEVELS = 'w2-a2u'  # whose 2-bit weights are not ternary
 # the methods of other papers, whose k-bit weights have 2^k levels, but for ternary ones
 METHODS = {
     'lsq': ('LSQ', 'LSQ'),
@@ -60,7 +59,8 @@ def recipe_of(name: str) -> str:
 
 
 def weight_levels(recipe: str) -> int | None:
-    return 4 if recipe == FOUR_LEVELS else WEIGHTS[recipe.partition('-')[0]]
+    bits = recipe.partition('-')[0]
+    return 4 if bits == 'w2' and recipe.endswith('u') else WEIGHTS[bits]
 
 
 def levels_of(quantization: dict, kind: str) -> int | None:
