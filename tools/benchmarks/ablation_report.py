@@ -114,7 +114,8 @@ def _order(better: Summary, worse: Summary) -> str:
     """Compare the order with the paper's; one standard deviation (the larger) decides nothing."""
     if better.is_close(worse):
         return 'within the spread'
-    return "the paper's" if better.mean > worse.mean else '**the other way**'
+    order = "the paper's" if better.mean > worse.mean else '**the other way**'
+    return f'{order}, one seed' if 1 in (len(better.scores), len(worse.scores)) else order
 
 
 def _gaps(results: AblationResults) -> str:
