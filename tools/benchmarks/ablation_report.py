@@ -114,8 +114,10 @@ def _order(better: Summary, worse: Summary) -> str:
     """Compare the order with the paper's; one standard deviation (the larger) decides nothing."""
     if better.is_close(worse):
         return 'within the spread'
-    order = "the paper's" if better.mean > worse.mean else '**the other way**'
-    return f'{order}, one seed' if 1 in (len(better.scores), len(worse.scores)) else order
+    order = "the paper's" if better.mean > worse.mean else 'the other way'
+    if 1 in (len(better.scores), len(worse.scores)):
+        return f'{order}, one seed'
+    return order if better.mean > worse.mean else f'**{order}**'
 
 
 def _gaps(results: AblationResults) -> str:
