@@ -10,7 +10,7 @@ from torch.nn import SyncBatchNorm
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmqnet.command_line.model_checks import is_quantized
-from mmqnet.engine.optimizers.optim_wrapper_constructor import ROLES
+from mmqnet.engine.optimizers.optim_wrapper_constructor import PARAMETER_ROLES
 from mmqnet.engine.unwrap import unwrap
 
 _CONSTRUCTOR = 'DefaultOptimWrapperConstructor'  # MMEngine's, where the config names none
@@ -56,7 +56,7 @@ def _of_rates(config: Config) -> Iterator[str]:
 def _of_roles(config: Config) -> Iterator[str]:
     """Yield a hint if MMEngine's constructor is given settings of roles, which it passes over."""
     wrapper = config.get('optim_wrapper') or {}
-    roles = [key for key in ROLES if key in (wrapper.get('paramwise_cfg') or {})]
+    roles = [key for key in PARAMETER_ROLES if key in (wrapper.get('paramwise_cfg') or {})]
     if roles and wrapper.get('constructor', _CONSTRUCTOR) == _CONSTRUCTOR:
         yield (
             f'`optim_wrapper.paramwise_cfg.{roles[0]}` has no effect without '

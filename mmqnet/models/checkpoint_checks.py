@@ -126,8 +126,14 @@ def warn_of_differences(model: nn.Module, checkpoint: Any, path: str) -> None:
     )
 
 
+def quantizers_in(state: Iterable[str]) -> list[str]:
+    """Return the names of the quantizers of which a state dict holds keys."""
+    matches = (_QUANTIZER.match(key) for key in state)
+    return list(dict.fromkeys(match[1] for match in matches if match))
+
+
 def _check_quantizers(own: Mapping[str, Any], state: Mapping[str, Any], path: str) -> None:
-    saved, known = _quantizers(state), _quantizers(own)
+    saved, known = quantizers_in(state), quantizers_in(own)
     foreign = [name for name in saved if name not in known]
     if not foreign:
         return
@@ -162,11 +168,6 @@ def _own_state(model: nn.Module) -> dict[str, Any]:
     inner = model.module if isinstance(model, BaseTTAModel) else model
     assert isinstance(inner, nn.Module)
     return inner.state_dict()
-
-
-def _quantizers(state: Iterable[str]) -> list[str]:
-    matches = (_QUANTIZER.match(key) for key in state)
-    return list(dict.fromkeys(match[1] for match in matches if match))
 
 
 def _plain(state: Iterable[str]) -> list[str]:

@@ -4,7 +4,6 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from mmqnet.checks import check_choice
@@ -57,8 +56,8 @@ class BWN(Quantizer):
     def learn(self, x: Tensor) -> Tensor:
         """Return the hard function of ``x`` with the paper's gradients."""
         wide = single_precision(x)
-        count = max(1, wide.numel() // math.prod(self.scale_shape))
         alpha = scaled_mean(wide.detach().abs(), self.scale_shape)
+        count = _per_scale(wide, self.scale_shape)
         return straight_through(self, x, wide / count + alpha * wide.clamp(-1, 1))
 
     def staircase(self, x: Tensor) -> Staircase:
@@ -81,6 +80,13 @@ def scaled_mean(values: Tensor, shape: tuple[int, ...], among: Tensor | None = N
     # in float64, so that the mean of equal values is that very value: the weights of a packed
     # checkpoint have one magnitude, and must give the same scale again
     wide = values.double()
-    counted = torch.ones_like(wide) if among is None else among.to(wide)
-    total = (wide * counted).sum_to_size(shape)
-    return (total / counted.sum_to_size(shape).clamp(min=1)).clamp(min=_LEAST).to(values)
+    if among is None:
+        mean = wide.sum_to_size(shape) / _per_scale(values, shape)
+    else:
+        counted = among.to(wide)
+        mean = (wide * counted).sum_to_size(shape) / counted.sum_to_size(shape).clamp(min=1)
+    return mean.clamp(min=_LEAST).to(values)
+
+
+def _per_scale(values: Tensor, shape: tuple[int, ...]) -> int:
+    return max(1, values.numel() // math.prod(shape))

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor
 
 from mmqnet.quantizers.config import QuantizerConfig
+from mmqnet.quantizers.level_sets import span
 
 
 def check_saved_quantizer(
@@ -52,13 +53,12 @@ def _check_levels(saved: Mapping[str, Tensor], prefix: str, config: QuantizerCon
     """
     if 'levels' not in saved:
         return
-    found, levels = tuple(saved['levels'].flatten().tolist()), config.levels
+    found = tuple(saved['levels'].flatten().tolist())
     if not any(_are_close(found, own) for own in _known_sets(config)):
         raise ValueError(
-            f'checkpoint key `{prefix}levels` holds {len(found)} levels '
-            f'{found[0]:g}..{found[-1]:g}, but the config quantizes to '
-            f'{len(levels)} levels {levels[0]:g}..{levels[-1]:g}: '
-            'take the config that the checkpoint was trained with, or a float checkpoint'
+            f'checkpoint key `{prefix}levels` holds {span(found)}, but the config quantizes to '
+            f'{span(config.levels)}: take the config that the checkpoint was trained with, or a '
+            'float checkpoint'
         )
 
 

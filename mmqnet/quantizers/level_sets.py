@@ -131,6 +131,16 @@ def integer_ranges(levels: tuple[float, ...]) -> tuple[tuple[float, ...], ...]:
     return ranges if counterpart in ranges else (*ranges, counterpart)
 
 
+def span(levels: Sequence[float]) -> str:
+    """Return the number of levels and their ends, for messages.
+
+    Example:
+        >>> span((-7, 0, 7))
+        '3 levels -7..7'
+    """
+    return f'{len(levels)} levels {levels[0]:g}..{levels[-1]:g}'
+
+
 def num_bits(levels: Sequence[float]) -> int:
     """Return the bits that one level index takes."""
     return max(1, math.ceil(math.log2(len(levels))))

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from mmqnet.quantizers.config import QuantizerConfig
+from mmqnet.quantizers.level_sets import span
 
 _SHOWN = 8  # levels that a message spells out
 
@@ -71,9 +72,7 @@ def check_unsigned(config: QuantizerConfig) -> None:
 
 
 def _shown(levels: Sequence[float]) -> str:
-    if len(levels) <= _SHOWN:
-        return str(list(levels))
-    return f'{len(levels)} levels {levels[0]:g}..{levels[-1]:g}'
+    return str(list(levels)) if len(levels) <= _SHOWN else span(levels)
 
 
 def _method(config: QuantizerConfig) -> str:

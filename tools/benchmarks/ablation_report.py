@@ -114,10 +114,10 @@ def _order(better: Summary, worse: Summary) -> str:
     """Compare the order with the paper's; one standard deviation (the larger) decides nothing."""
     if better.is_close(worse):
         return 'within the spread'
-    order = "the paper's" if better.mean > worse.mean else 'the other way'
+    holds = better.mean > worse.mean
     if 1 in (len(better.scores), len(worse.scores)):
-        return f'{order}, one seed'
-    return order if better.mean > worse.mean else f'**{order}**'
+        return "the paper's, one seed" if holds else 'the other way, one seed'
+    return "the paper's" if holds else '**the other way**'
 
 
 def _gaps(results: AblationResults) -> str:

@@ -13,7 +13,7 @@ import torch
 
 from mmqnet import atomic
 from mmqnet.models import read_checkpoint
-from mmqnet.models.checkpoint_checks import weights_of
+from mmqnet.models.checkpoint_checks import quantizers_in, weights_of
 from mmqnet.safe_checkpoints import safe_loading
 
 
@@ -114,7 +114,7 @@ def describe(args: argparse.Namespace) -> dict[str, Any]:
     path = str(args.checkpoint)
     with safe_loading():
         state = weights_of(read_checkpoint(path), path)
-    if any(name.endswith('quantizer.calibrated') for name in state):
+    if quantizers_in(state):
         raise ValueError(f'--checkpoint should hold a float model, but {path!r} has quantizers')
     digest = hashlib.sha256()
     for name, value in state.items():

@@ -12,7 +12,7 @@ from mmqnet.engine.unwrap import unwrap
 from mmqnet.layers import parameter_roles
 from mmqnet.registry import OPTIM_WRAPPER_CONSTRUCTORS
 
-ROLES = ('quantized', 'scale', 'other')
+PARAMETER_ROLES = ('quantized', 'scale', 'other')
 _OF_MMENGINE = (
     'bias_lr_mult',
     'bias_decay_mult',
@@ -64,7 +64,7 @@ class QuantOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         [(1e-05, 0.01), (0.001, 0.0), (0.1, 0.01)]
     """
 
-    known_keys: ClassVar[tuple[str, ...]] = (*ROLES, *_OF_MMENGINE)
+    known_keys: ClassVar[tuple[str, ...]] = (*PARAMETER_ROLES, *_OF_MMENGINE)
 
     def __init__(
         self, optim_wrapper_cfg: dict[str, Any], paramwise_cfg: dict[str, Any] | None = None
@@ -72,7 +72,9 @@ class QuantOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         settings = {} if paramwise_cfg is None else paramwise_cfg
         check_keys(settings, self.known_keys, 'paramwise_cfg')
         settings = dict(settings)
-        self._settings = {role: _check_setting(settings.pop(role, None), role) for role in ROLES}
+        self._settings = {
+            role: _check_setting(settings.pop(role, None), role) for role in PARAMETER_ROLES
+        }
         self._has_scale_decay = 'weight_decay' in self._settings['scale']
         self._settings['scale'].setdefault('weight_decay', 0.0)
         # an empty dict would make MMEngine put all parameters into one group
