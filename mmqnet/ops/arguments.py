@@ -23,20 +23,12 @@ def check_function(
         TypeError: If x is not floating point, or another tensor not of x's dtype.
         ValueError: If shapes do not fit.
     """
-    if not x.is_floating_point():
-        raise TypeError(f'`x` should be a floating point tensor, but got {x.dtype}')
     vectors = (
         {'thresholds': thresholds} if levels is None else dict(thresholds=thresholds, levels=levels)
     )
-    for name, tensor in (vectors | scales).items():
-        if tensor.dtype != x.dtype:
-            raise TypeError(f'`{name}` should be of the dtype of x, {x.dtype}, not {tensor.dtype}')
+    _check_dtypes(x, vectors | scales)
     for name, vector in vectors.items():
-        if vector.dim() != 1 or not vector.shape[0]:
-            raise ValueError(
-                f'`{name}` should be a vector of at least one number, '
-                f'but got shape {tuple(vector.shape)}'
-            )
+        _check_vector(vector, name)
     if levels is not None and thresholds.shape[0] != levels.shape[0] - 1:
         raise ValueError(
             f'`thresholds` should be one fewer than the {levels.shape[0]} `levels`, '
@@ -44,6 +36,22 @@ def check_function(
         )
     for name, scale in scales.items():
         _check_broadcasts(scale, x, name)
+
+
+def _check_dtypes(x: Tensor, others: dict[str, Tensor]) -> None:
+    if not x.is_floating_point():
+        raise TypeError(f'`x` should be a floating point tensor, but got {x.dtype}')
+    for name, tensor in others.items():
+        if tensor.dtype != x.dtype:
+            raise TypeError(f'`{name}` should be of the dtype of x, {x.dtype}, not {tensor.dtype}')
+
+
+def _check_vector(vector: Tensor, name: str) -> None:
+    if vector.dim() != 1 or not vector.shape[0]:
+        raise ValueError(
+            f'`{name}` should be a vector of at least one number, '
+            f'but got shape {tuple(vector.shape)}'
+        )
 
 
 def _check_broadcasts(scale: Tensor, x: Tensor, name: str) -> None:
@@ -55,6 +63,33 @@ def _check_broadcasts(scale: Tensor, x: Tensor, name: str) -> None:
             f'`{name}` should be a scalar or broadcastable to x of shape {tuple(x.shape)}, '
             f'but got shape {tuple(scale.shape)}'
         )
+
+
+def check_straight_through(
+    grad: Tensor, x: Tensor, y: Tensor, levels: Tensor, alpha: Tensor
+) -> None:
+    """Check dtypes and shapes of the arguments of a straight-through gradient.
+
+    Args:
+        grad: Like x.
+        x: Floating point, any shape.
+        y: Like x.
+        levels: (n + 1,).
+        alpha: Scalar or broadcastable to x.
+
+    Raises:
+        TypeError: If x is not floating point, or another tensor not of x's dtype.
+        ValueError: If shapes do not fit.
+    """
+    _check_dtypes(x, dict(grad=grad, y=y, levels=levels, alpha=alpha))
+    for name, tensor in dict(grad=grad, y=y).items():
+        if tensor.shape != x.shape:
+            raise ValueError(
+                f'`{name}` should be of the shape of x, {tuple(x.shape)}, '
+                f'but got shape {tuple(tensor.shape)}'
+            )
+    _check_vector(levels, 'levels')
+    _check_broadcasts(alpha, x, 'alpha')
 
 
 def check_temperature(temperature: Tensor) -> None:

@@ -33,7 +33,12 @@ SCHEMAS = {
     ),
     'hard_quantize': f'({_FUNCTION}) -> Tensor',
     'hard_codes': '(Tensor x, Tensor thresholds, Tensor beta) -> Tensor',
+    'straight_through_backward': (
+        '(Tensor grad, Tensor x, Tensor y, Tensor levels, Tensor alpha)'
+        ' -> (Tensor grad_x, Tensor grad_log_alpha, Tensor clipped)'
+    ),
 }
+_WITH_TRITON = ('soft_quantize', 'soft_quantize_backward', 'hard_quantize')
 
 _library = torch.library.Library('mmqnet', 'FRAGMENT')  # registrations last as long as it does
 for _name, _schema in SCHEMAS.items():
@@ -43,6 +48,7 @@ soft_quantize = torch.ops.mmqnet.soft_quantize.default
 soft_quantize_backward = torch.ops.mmqnet.soft_quantize_backward.default
 hard_quantize = torch.ops.mmqnet.hard_quantize.default
 hard_codes = torch.ops.mmqnet.hard_codes.default
+straight_through_backward = torch.ops.mmqnet.straight_through_backward.default
 
 
 class _SoftQuantize(torch.autograd.Function):
@@ -80,15 +86,14 @@ class _Once(torch.autograd.Function):
     """Gradients that must not be taken for constants where somebody differentiates them."""
 
     @staticmethod
-    def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, operator: Any, *arguments: Any) -> tuple[Tensor, ...]:
         """Compute with what is registered below autograd."""
-        with torch._C._AutoDispatchBelowAutograd():
-            return soft_quantize_backward(*arguments)
+        return _below_autograd(operator, *arguments)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         """Refuse."""
-        raise RuntimeError('the soft quantization function can be differentiated once only')
+        raise RuntimeError('a quantization function can be differentiated once only')
 
 
 def _soft_with_gradient(
@@ -105,14 +110,19 @@ def _soft_with_gradient(
     return _SoftQuantize.apply(x, levels, thresholds, alpha, beta, *temperatures)
 
 
+def _below_autograd(operator: Any, *arguments: Any) -> Any:
+    with torch._C._AutoDispatchBelowAutograd():
+        return operator(*arguments)
+
+
 def _without_gradient(operator: Any) -> Any:
     """Return an operator's autograd kernel: piecewise constant, there is nothing to learn."""
+    return functools.partial(_below_autograd, operator)
 
-    def call(*arguments: Any) -> Tensor:
-        with torch._C._AutoDispatchBelowAutograd():
-            return operator(*arguments)
 
-    return call
+def _once_only(operator: Any) -> Any:
+    """Return the autograd kernel of an operator that computes gradients."""
+    return functools.partial(_Once.apply, operator)
 
 
 @functools.cache
@@ -144,13 +154,14 @@ def _on_cuda(name: str) -> Any:
 
 _AUTOGRAD = dict(
     soft_quantize=_soft_with_gradient,
-    soft_quantize_backward=_Once.apply,
+    soft_quantize_backward=_once_only(soft_quantize_backward),
     hard_quantize=_without_gradient(hard_quantize),
     hard_codes=_without_gradient(hard_codes),
+    straight_through_backward=_once_only(straight_through_backward),
 )
 for _name in SCHEMAS:
     _library.impl(_name, getattr(plain, _name), 'CompositeExplicitAutograd')
     _library.impl(_name, getattr(fake, _name), 'Meta')
     _library.impl(_name, _AUTOGRAD[_name], 'Autograd')
-    if _name != 'hard_codes':  # a bisection of torch's is all it takes
+    if _name in _WITH_TRITON:  # a few operations of torch are all that the others take
         _library.impl(_name, _on_cuda(_name), 'CUDA')

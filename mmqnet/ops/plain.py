@@ -13,7 +13,12 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from .arguments import backward_temperatures, check_function, check_temperature
+from .arguments import (
+    backward_temperatures,
+    check_function,
+    check_straight_through,
+    check_temperature,
+)
 
 # exp(-W) is what a threshold outside the window would still add, as a share of its gap.
 _WINDOW = 40.0
@@ -187,3 +192,15 @@ def hard_quantize(
     check_function(x, levels, thresholds, dict(alpha=alpha, beta=beta))
     out = alpha * levels[hard_codes(x, thresholds, beta).long()]
     return torch.empty_like(x).copy_(torch.where(x.isnan(), x, out))
+
+
+def straight_through_backward(
+    grad: Tensor, x: Tensor, y: Tensor, levels: Tensor, alpha: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Compute the gradients of x and log(alpha), and the sum over what is clipped."""
+    check_straight_through(grad, x, y, levels, alpha)
+    outside = (x < alpha * levels[0]) | (x > alpha * levels[-1])
+    by_log_alpha = grad * (y - x.masked_fill(outside, 0))
+    clipped = grad.masked_fill(~outside, 0)
+    grad_x = torch.empty_like(x).copy_(grad.masked_fill(outside, 0))
+    return grad_x, *(part.sum_to_size(alpha.shape) for part in (by_log_alpha, clipped))

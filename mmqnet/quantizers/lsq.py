@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from mmqnet.checks import check_choice
+from mmqnet.ops import straight_through_backward
 from mmqnet.quantizers.base import Quantizer
 from mmqnet.quantizers.config import QuantizerConfig
 from mmqnet.quantizers.quantization_network.scales import fit_scales, initial_beta, usable
@@ -131,32 +132,30 @@ class _Rounded(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, log_step: Tensor, offset: Tensor | None, levels: Tensor, count: int
     ) -> Tensor:
-        y = rounding(levels, log_step, offset).quantize(x)
-        ctx.save_for_backward(x, y, log_step, offset, levels)
+        staircase = rounding(levels, log_step, offset)
+        y = staircase.quantize(x)
+        ctx.save_for_backward(x, y, offset, levels[-1], *staircase)
         ctx.count = count
         return y
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, y, log_step, offset, levels = ctx.saved_tensors
+        x, y, offset, top, *function = ctx.saved_tensors
+        staircase = Staircase(*function)
         wide = single_precision(x)
         if y.dtype is not wide.dtype:  # rounded: what 8 bits leave of x would be lost
-            y = rounding(levels, log_step, offset).quantize(wide)
-        step = log_step.exp()
-        zero = step.new_zeros(()) if offset is None else offset
-        low, high = ((step * levels[i] + zero).to(wide) for i in (0, -1))
-        clipped = wide.clamp(low, high)
-        # 1 or 0, as numbers: torch takes five times as long to write and to read bools
-        inside = torch.eq(clipped, wide, out=torch.empty_like(wide))
-        grad_x = grad * inside
-        by_step = by_offset = None
-        factor = (levels[-1] * ctx.count).rsqrt()
-        if ctx.needs_input_grad[1]:
-            ends = zero.to(wide)
-            rest = torch.sub(y, clipped.sub_(ends).mul_(inside), out=clipped).sub_(ends)
-            total = rest.mul_(grad).sum_to_size(step.shape)  # s * dL/ds
-            counted = step.clamp(min=_LEAST_SHARE * step.max())
-            by_step = (factor * total / step / counted).to(log_step)
-        if offset is not None and ctx.needs_input_grad[2]:
-            by_offset = (factor * single_precision(grad - grad_x).sum()).to(offset)
+            y = staircase.quantize(wide)
+        step = staircase.alpha
+        grad_x, by_log, clipped = straight_through_backward(grad, wide, y, staircase.levels, step)
+        factor = (top * ctx.count).rsqrt()
+        by_offset = None
+        if offset is not None:
+            by_log = by_log - offset * clipped
+            by_offset = factor * clipped
+        by_step = factor * by_log / step / _counted(step)
         return grad_x.to(x), by_step, by_offset, None, None
+
+
+def _counted(step: Tensor) -> Tensor:
+    """Return the steps as they count where a gradient is divided by them."""
+    return step if step.dim() == 0 else step.clamp(min=_LEAST_SHARE * step.max())

@@ -42,6 +42,8 @@ def check_operators(x, levels, thresholds, alpha, beta):
     for need_thresholds in (True, False):
         arguments = (torch.ones_like(x), *fixed, temperature, 2.0, None, need_thresholds)
         opcheck(OPERATORS.soft_quantize_backward.default, arguments)
+    grad, y = torch.ones_like(x), torch.zeros_like(x)
+    opcheck(OPERATORS.straight_through_backward.default, (grad, x.detach(), y, levels, alpha))
 
 
 @pytest.mark.parametrize('name', LEVEL_SETS)
@@ -146,8 +148,12 @@ def test_exported_hard_function_is_one_node():
 
 def test_the_same_holds_without_the_kernel(root, run_python):
     """There the operators are Python's, as on devices other than the CPU."""
-    wanted = 'gradcheck or second or history or kept or half or bad_arguments or compiled or check'
-    files = [str(root / f'tests/test_ops/test_{name}.py') for name in ('quantize', 'library')]
+    wanted = (
+        'gradcheck or second or history or kept or half or bad_arguments or compiled or check '
+        'or straight_through'
+    )
+    names = ('quantize', 'library', 'straight_through')
+    files = [str(root / f'tests/test_ops/test_{name}.py') for name in names]
     run_python(
         WITHOUT_KERNEL.format(arguments=[*files, '-q', '-k', wanted, '-p', 'no:cacheprovider'])
     )

@@ -91,6 +91,14 @@ def test_each_channel_has_a_step_of_its_own():
         )
 
 
+def test_second_derivatives_are_refused():
+    quantizer = double(build('LSQ'), 0.0)
+    x = torch.linspace(-1, 1, 7, dtype=torch.float64, requires_grad=True)
+    (slope,) = torch.autograd.grad(quantizer(x).square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match='once'):
+        slope.sum().backward()
+
+
 def test_ties_go_up():
     quantizer = double(build('LSQ'), 0.0)
     x = torch.tensor([-2.5, -1.5, -0.5, 0.5, 1.5], dtype=torch.float64)

@@ -22,6 +22,11 @@ inline std::string shape_text(at::IntArrayRef sizes) {
   return out.str();
 }
 
+inline void check_float(const at::Tensor& x) {
+  TORCH_CHECK_TYPE(x.scalar_type() == at::kFloat || x.scalar_type() == at::kDouble,
+                   "`x` should be of float32 or float64, but got ", x.dtype());
+}
+
 inline void check_dtype(const at::Tensor& tensor, const at::Tensor& x, const char* name) {
   TORCH_CHECK_TYPE(tensor.scalar_type() == x.scalar_type(), "`", name, "` should be of the dtype of x, ", x.dtype(),
                    ", not ", tensor.dtype());
@@ -47,8 +52,7 @@ inline void check_scale(const at::Tensor& scale, const at::Tensor& x, const char
 
 inline void check_function(const at::Tensor& x, const at::Tensor& levels, const at::Tensor& thresholds,
                            const at::Tensor& alpha, const at::Tensor& beta) {
-  TORCH_CHECK_TYPE(x.scalar_type() == at::kFloat || x.scalar_type() == at::kDouble,
-                   "`x` should be of float32 or float64, but got ", x.dtype());
+  check_float(x);
   check_vector(thresholds, x, "thresholds");
   check_vector(levels, x, "levels");
   TORCH_CHECK_VALUE(thresholds.numel() == levels.numel() - 1, "`thresholds` should be one fewer than the ",
@@ -57,10 +61,19 @@ inline void check_function(const at::Tensor& x, const at::Tensor& levels, const 
   check_scale(beta, x, "beta");
 }
 
-inline void check_gradient(const at::Tensor& grad, const at::Tensor& x) {
-  check_dtype(grad, x, "grad");
-  TORCH_CHECK_VALUE(grad.sizes() == x.sizes(), "`grad` should be of the shape of x, ", shape_text(x.sizes()),
-                    ", but got shape ", shape_text(grad.sizes()));
+inline void check_like(const at::Tensor& tensor, const at::Tensor& x, const char* name) {
+  check_dtype(tensor, x, name);
+  TORCH_CHECK_VALUE(tensor.sizes() == x.sizes(), "`", name, "` should be of the shape of x, ", shape_text(x.sizes()),
+                    ", but got shape ", shape_text(tensor.sizes()));
+}
+
+inline void check_straight_through(const at::Tensor& grad, const at::Tensor& x, const at::Tensor& y,
+                                   const at::Tensor& levels, const at::Tensor& alpha) {
+  check_float(x);
+  check_like(grad, x, "grad");
+  check_like(y, x, "y");
+  check_vector(levels, x, "levels");
+  check_scale(alpha, x, "alpha");
 }
 
 inline double temperature_of(const at::Tensor& tensor) {

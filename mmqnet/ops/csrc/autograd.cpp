@@ -86,7 +86,7 @@ Gradients once_differentiable(const Gradients& grads) {
     inputs.push_back(grad.detach().requires_grad_());
   }
   const auto error = std::make_shared<torch::autograd::DelayedError>(
-      "the soft quantization function can be differentiated once only", static_cast<int64_t>(inputs.size()));
+      "a quantization function can be differentiated once only", static_cast<int64_t>(inputs.size()));
   const variable_list out = (*error)(std::move(inputs));
   return {out[0], out[1], out[2], out[3]};
 }

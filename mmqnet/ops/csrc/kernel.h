@@ -480,6 +480,22 @@ void hard_forward(const HardPlan& plan, const float* outputs, const float* x, fl
   }
 }
 
+// grad_x = grad where x is within [low, high], else 0. by_log_alpha = sum(grad * (y - x)) there plus
+// sum(grad * y) elsewhere, where grad also sums up to `clipped`.
+void straight_through_backward(const float* grad, const float* x, const float* y, float* grad_x, int64_t size,
+                               float low, float high, double* by_log_alpha, double* clipped) {
+  Sum scale_sum = no_sum(), clipped_sum = no_sum();
+  for_each_vector(size, [&](int64_t i, int lanes) __attribute__((always_inline)) {
+    const vf x_ = load_some(x + i, lanes), grad_ = load_some(grad + i, lanes);
+    const vi outside = (x_ < low) | (x_ > high);
+    store_some(grad_x + i, outside ? vf{} : grad_, lanes);
+    add_lanes(scale_sum, grad_ * (load_some(y + i, lanes) - (outside ? vf{} : x_)));
+    add_lanes(clipped_sum, outside ? grad_ : vf{});
+  });
+  *by_log_alpha = total(scale_sum);
+  *clipped = total(clipped_sum);
+}
+
 #undef MMQ_INLINE
 
 }  // namespace MMQ_NAMESPACE

@@ -32,20 +32,25 @@
 
 namespace mmqnet {
 
+#define MMQ_KERNELS(isa)                                                                     \
+  Kernels {                                                                                  \
+    isa::soft_forward, isa::soft_backward, isa::fill_table, isa::hard_forward,               \
+        isa::straight_through_backward, #isa                                                 \
+  }
+
 const Kernels& kernels() {
   static const Kernels chosen = [] {
 #ifdef MMQ_DISPATCH
     const char* wish = std::getenv("MMQNET_CPU");  // for tests and comparisons: baseline, avx2 or avx512
     const auto allowed = [&](const char* name) { return !wish || std::string(wish) == name; };
     if (allowed("avx512") && __builtin_cpu_supports("avx512f")) {
-      return Kernels{avx512::soft_forward, avx512::soft_backward, avx512::fill_table, avx512::hard_forward, "avx512"};
+      return MMQ_KERNELS(avx512);
     }
     if (allowed("avx2") && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
-      return Kernels{avx2::soft_forward, avx2::soft_backward, avx2::fill_table, avx2::hard_forward, "avx2"};
+      return MMQ_KERNELS(avx2);
     }
 #endif
-    return Kernels{baseline::soft_forward, baseline::soft_backward, baseline::fill_table, baseline::hard_forward,
-                   "baseline"};
+    return MMQ_KERNELS(baseline);
   }();
   return chosen;
 }

@@ -8,7 +8,7 @@
 
 namespace mmqnet {
 
-// All of them work on one row of `size` elements with one alpha and beta.
+// All of them work on one row of `size` elements with the scales of one channel.
 struct Kernels {
   void (*soft_forward)(const SoftPlan& plan, const float* x, float* y, int64_t size, float alpha, float beta);
   // grad_x = scale * grad * D; by_value = sum(grad * f), by_slope = sum(grad * x * D), each unless null.
@@ -18,6 +18,10 @@ struct Kernels {
   void (*fill_table)(SoftPlan& plan, int64_t begin, int64_t end);
   // `outputs`: alpha times the levels.
   void (*hard_forward)(const HardPlan& plan, const float* outputs, const float* x, float* y, int64_t size, float beta);
+  // grad_x = grad where x is within [low, high], else 0. by_log_alpha = sum(grad * (y - x)) there
+  // plus sum(grad * y) elsewhere, where grad also sums up to `clipped`.
+  void (*straight_through_backward)(const float* grad, const float* x, const float* y, float* grad_x, int64_t size,
+                                    float low, float high, double* by_log_alpha, double* clipped);
   const char* name;
 };
 

@@ -22,11 +22,6 @@ using Gradients = std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor>;  /
 // Tensors this small (elements times thresholds) are summed in double: with few terms, rounding shows in the sums.
 constexpr int64_t kExactTerms = 8192;
 
-// A result of arranged x with the strides of x.
-at::Tensor as_like(const at::Tensor& result, const at::Tensor& arranged, const at::Tensor& x) {
-  return arranged.is_same(x) ? result : with_strides_of(result, at::empty_like(x));
-}
-
 template <typename scalar_t>
 void exact_forward(const Rows& rows, const at::Tensor& x, at::Tensor& y, const ExactPlan& plan,
                    const at::Tensor& alpha, const at::Tensor& beta) {
@@ -189,7 +184,7 @@ Gradients soft_quantize_backward(const at::Tensor& grad, const at::Tensor& x, co
                                  const at::Tensor& temperature, c10::optional<double> backward_temperature,
                                  c10::optional<double> surrogate_temperature, bool need_thresholds) {
   check_function(x, levels, thresholds, alpha, beta);
-  check_gradient(grad, x);
+  check_like(grad, x, "grad");
   const BackwardTemperatures at(temperature_of(temperature), backward_temperature, surrogate_temperature);
   return soft_backward(grad, x, levels, thresholds, alpha, beta, at, need_thresholds, Strategy::kAuto);
 }
@@ -200,7 +195,7 @@ Gradients soft_by_strategy(const at::Tensor& grad, const at::Tensor& x, const at
                            const at::Tensor& temperature, c10::optional<double> backward_temperature,
                            c10::optional<double> surrogate_temperature, int64_t strategy_) {
   check_function(x, levels, thresholds, alpha, beta);
-  check_gradient(grad, x);
+  check_like(grad, x, "grad");
   const auto strategy = static_cast<Strategy>(strategy_);
   const double t = temperature_of(temperature);
   const BackwardTemperatures at(t, backward_temperature, surrogate_temperature);

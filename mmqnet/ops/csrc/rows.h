@@ -21,6 +21,11 @@ inline at::Tensor with_strides_of(const at::Tensor& tensor, const at::Tensor& li
   return at::empty_like(like).copy_(tensor);
 }
 
+// A result of arranged x with the strides of x.
+inline at::Tensor as_like(const at::Tensor& result, const at::Tensor& arranged, const at::Tensor& x) {
+  return arranged.is_same(x) ? result : with_strides_of(result, at::empty_like(x));
+}
+
 inline at::Tensor as_tensor(const std::vector<double>& values, const at::Tensor& like) {
   at::Tensor out = at::empty(like.sizes(), like.options());
   if (like.scalar_type() == at::kDouble) {
