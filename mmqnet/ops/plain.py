@@ -203,4 +203,4 @@ def straight_through_backward(
     by_log_alpha = grad * (y - x.masked_fill(outside, 0))
     clipped = grad.masked_fill(~outside, 0)
     grad_x = torch.empty_like(x).copy_(grad.masked_fill(outside, 0))
-    return grad_x, *(part.sum_to_size(alpha.shape) for part in (by_log_alpha, clipped))
+    return grad_x, by_log_alpha.sum_to_size(alpha.shape), clipped.sum_to_size(alpha.shape)
