@@ -69,8 +69,7 @@ class _SoftQuantize(torch.autograd.Function):
         arguments = (x, levels, thresholds, alpha, beta, temperature)
         ctx.save_for_backward(*arguments)
         ctx.backward_temperatures = backward_temperatures
-        with torch._C._AutoDispatchBelowAutograd():
-            return soft_quantize(*arguments, *backward_temperatures)
+        return _below_autograd(soft_quantize, *arguments, *backward_temperatures)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
