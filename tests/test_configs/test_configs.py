@@ -33,7 +33,7 @@ FLOAT_OF = {
     'demo/ssd_r18': 'demo/ssd_r18_digits.py',
     'demo/yolox_tiny': 'demo/yolox_tiny_digits.py',
 }
-FLOAT = [*FLOAT_OF.values(), 'bccd/ssd300_bccd.py']
+FLOAT = [*FLOAT_OF.values(), 'bccd/ssd300_bccd.py', 'bccd/ssd300_trained_on_bccd.py']
 QUANTIZED = [name for name in MODELS if name not in FLOAT]
 RECIPES = [Path(name).stem for name in BASES if name.startswith('_base_/quantization/')]
 
