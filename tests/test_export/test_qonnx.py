@@ -299,6 +299,29 @@ def test_a_model_in_training_or_not_calibrated_or_of_another_size_is_refused(tmp
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ('levels', 'name'),
+    [
+        ([-2, -1, 0, 1], 'INT2'),
+        ([-4, -3, -2, -1, 0, 1, 2, 3], 'INT3'),
+        (list(range(-8, 8)), 'INT4'),
+        ('pm2', 'INT3'),
+        ('pm4', 'INT4'),
+        ('int4', 'INT4'),
+        ('ternary', 'TERNARY'),
+    ],
+)
+def test_types_of_weights(tmp_path, levels, name):
+    torch.manual_seed(0)
+    layer = layer_with(
+        QuantLinear, dict(levels=levels), dict(levels='uint2'), in_features=64, out_features=32
+    )
+    model, x = calibrated(nn.Sequential(layer), torch.rand(8, 64)).eval(), torch.rand(1, 64)
+    report, _, _ = check(model, x, tmp_path / 'w.onnx')
+    assert [layer.weights for layer in report.layers] == [name]
+    assert report.cost[f'mem_w_{name}'] == 64 * 32
+
+
 def test_names_of_types():
     sets = (
         (-1, 1),

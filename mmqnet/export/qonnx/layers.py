@@ -103,8 +103,8 @@ def _type_of(weights: Weights) -> str:
         return 'BIPOLAR'
     if weights.bits == 2 and weights.largest <= 1:
         return 'TERNARY'
-    least, most = -(2 ** (weights.bits - 1)), 2 ** (weights.bits - 1) - 1
-    return data_type((min(least, int(weights.integers.min())), max(most, weights.largest)))
+    integers, half = weights.integers, 2 ** (weights.bits - 1)
+    return data_type((min(-half, int(integers.min())), max(half - 1, int(integers.max()))))
 
 
 def _affine(node: ir.Node, scale: np.ndarray) -> tuple[ir.Node, np.ndarray, np.ndarray]:
