@@ -1,7 +1,8 @@
 """Residual blocks: their input is quantized once, and the operands of their sum if so asked.
 
 The block's class stays what it is. Its input passes a quantizer before the block's own ``forward``
-(the identity is quantized too, as in the paper's code), outside of activation checkpointing.
+(the identity is quantized too, as in the paper's code), outside of activation checkpointing. With
+``quantize_identity=False`` and no down-sampling the layers have quantizers of their own instead.
 """
 
 import functools

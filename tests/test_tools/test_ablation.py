@@ -68,9 +68,9 @@ def test_one_thing_differs(load, name, key, value):
 
 
 @pytest.mark.parametrize(
-    ('name', 'as_long'), [('w2-a32-scratch', False), ('w2-a32-scratch-long', True)]
+    ('name', 'longer'), [('w2-a32-scratch', False), ('w2-a32-scratch-long', True)]
 )
-def test_scratch_learns_as_the_float_model_did(load, name, as_long):
+def test_scratch_learns_as_the_float_model_did(load, name, longer):
     from comparison_configs import float_config
 
     trained = float_config()
@@ -79,7 +79,7 @@ def test_scratch_learns_as_the_float_model_did(load, name, as_long):
     assert config.default_hooks.calibration.from_scratch
     rate = trained.optim_wrapper.optimizer.lr
     assert config.optim_wrapper.optimizer.lr == config.param_scheduler[0].eta_max == rate
-    epochs = 2 + (trained.train_cfg.max_epochs if as_long else 0)
+    epochs = 2 + (trained.train_cfg.max_epochs if longer else 0)
     assert config.train_cfg.max_epochs == config.param_scheduler[0].total_steps == epochs
 
 

@@ -23,14 +23,14 @@ class Row:
         weight: What differs in ``quantization.weight``.
         scratch: Whether it begins with random weights, and learns at the rate of the float model's
             training.
-        as_long: Whether it takes the epochs of the float model's training too.
+        longer: Whether it takes the epochs of the demo's float training too.
         gap: First and last T of a training that measures the gap of soft and hard functions.
     """
 
     recipe: str
     weight: Mapping[str, Any] | None = None
     scratch: bool = False
-    as_long: bool = False
+    longer: bool = False
     gap: tuple[float, float] | None = None
 
     @property
@@ -38,7 +38,7 @@ class Row:
         """Epochs of the training."""
         if self.gap:
             return GAP_EPOCHS
-        return EPOCHS + (float_config().train_cfg.max_epochs if self.as_long else 0)
+        return EPOCHS + (float_config().train_cfg.max_epochs if self.longer else 0)
 
 
 ROWS = {
@@ -48,7 +48,7 @@ ROWS = {
     'w3-a32-uniform': Row('w3-a32', dict(thresholds='uniform')),
     'w2-a32-shared': Row('w2-a32', dict(granularity='model')),
     'w2-a32-scratch': Row('w2-a32', scratch=True),
-    'w2-a32-scratch-long': Row('w2-a32', scratch=True, as_long=True),
+    'w2-a32-scratch-long': Row('w2-a32', scratch=True, longer=True),
     'gap-growing': Row('w2-a32', gap=(10, 100)),
     'gap-10': Row('w2-a32', gap=(10, 10)),
     'gap-100': Row('w2-a32', gap=(100, 100)),

@@ -1,5 +1,6 @@
 # Integers from the first layer to the predictions: 3-bit weights (±4) and 8-bit activations inside,
-# 8 bits at the first and the last layers and in sums; see docs/integer_recipes.md.
+# 8 bits at the first and the last layers and in sums (identities without down-sampling: those of
+# the activations); see docs/integer_recipes.md.
 # int7 (±63), stored in 8 bits: sums of products with 8-bit activations stay exact on any CPU
 _base_ = './w3-a8u.py'
 quantization = dict(
