@@ -92,18 +92,24 @@ def sample_loader(
     if whole_batches:
         order = order[: len(order) - len(order) % get_world_size()]
     share = order[get_rank() :: get_world_size()]
-    batch_size = train.batch_size or train.batch_sampler.batch_size  # type: ignore[union-attr]
     init = train.worker_init_fn
     if isinstance(init, functools.partial) and 'seed' in init.keywords:
         init = functools.partial(init, seed=seed)  # MMEngine's, which knows the training's seed
     return DataLoader(
         Subset(train.dataset, share.tolist()),
-        batch_size=max(1, min(batch_size, len(share))),
+        batch_size=max(1, min(_batch_size(train), len(share))),
         num_workers=train.num_workers,
         collate_fn=train.collate_fn,
         worker_init_fn=init,
         drop_last=whole_batches,
     )
+
+
+def _batch_size(train: DataLoader[Any]) -> int:
+    """Return how many samples the largest batch of a training has, 1 where nothing says it."""
+    size: int | Sequence[int] = train.batch_size or getattr(train.batch_sampler, 'batch_size', 1)
+    # MultiDataAspectRatioBatchSampler: each batch is of one of the data sets, at its own size
+    return size if isinstance(size, int) else max(size)
 
 
 def batch_of(train: DataLoader[Any], samples: Sequence[int], seed: int = 0) -> Any:

@@ -7,6 +7,7 @@ import random
 import numpy as np
 import pytest
 import torch
+from mmdet.datasets.samplers import MultiDataAspectRatioBatchSampler
 from mmengine.dataset import worker_init_fn
 from torch.utils.data import BatchSampler, DataLoader, Dataset, SequentialSampler
 from toy_models import build, classifier, quantized
@@ -56,6 +57,17 @@ def test_whole_batches():
 def test_batch_sampler():
     sampler = BatchSampler(SequentialSampler(range(23)), 5, drop_last=False)
     assert [len(b) for b in indices(sample_loader(loader(batch_sampler=sampler), 9))] == [5, 4]
+
+
+def test_batch_sampler_with_a_size_for_each_data_set():
+    """A batch is of one data set, so that none has more samples than the largest size."""
+    sampler = MultiDataAspectRatioBatchSampler(SequentialSampler(range(23)), [2, 5], 2)
+    assert [len(b) for b in indices(sample_loader(loader(batch_sampler=sampler), 9))] == [5, 4]
+
+
+def test_batch_sampler_without_a_size():
+    batches = [[0, 1, 2], [3]]
+    assert [len(b) for b in indices(sample_loader(loader(batch_sampler=batches), 2))] == [1, 1]
 
 
 @pytest.fixture
