@@ -11,6 +11,8 @@ from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 from mmqnet.layers import QuantizedLayer
 from mmqnet.quantizers import Quantizer, Staircase
 
+_UINT8_LEVELS = 256  # as many as uint8 has codes for
+
 
 @dataclass(frozen=True, eq=False)
 class LayerRecord:
@@ -19,7 +21,8 @@ class LayerRecord:
     Attributes:
         name: Dotted module name.
         layer: The layer.
-        weight_codes: Level indices of its weights, uint8, in their shape; None for float weights.
+        weight_codes: Level indices of its weights, in their shape, uint8 or, for more than 256
+            levels, int32; None for float weights.
         weight: Function of the weights; None for float weights.
         input_name: Name of the quantizer of its input; None for a float input.
         input: Function of the input, its own or the residual block's; None for a float input.
@@ -72,7 +75,9 @@ def _read(
     if layer.weight_quantizer is not None and layer.weight_quantizer.is_active:
         values = layer.effective_weight()
         weight = hard_function(layer.weight_quantizer, values)
-        codes = weight.codes(values).to(torch.uint8)
+        codes = weight.codes(values)
+        if len(weight.levels) <= _UINT8_LEVELS:
+            codes = codes.to(torch.uint8)
     input_name, function = None, None
     if given is not None and given[1].is_active:
         input_name, function = given[0], hard_function(given[1])

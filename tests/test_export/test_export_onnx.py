@@ -136,3 +136,14 @@ def test_reader(module):
     values = first.weight.alpha * first.weight.levels[first.weight_codes.long()]
     assert torch.equal(values, layer.weight_quantizer(layer.weight))
     assert second.bias is module[2].bias
+
+
+@pytest.mark.parametrize(('count', 'dtype'), [(256, torch.uint8), (301, torch.int32)])
+def test_reader_holds_the_codes_of_many_levels(count, dtype):
+    levels = [float(i - count // 2) for i in range(count)]
+    layer = QuantConv2d(3, 8, 3, weight_quantizer=dict(levels=levels, thresholds='uniform'))
+    calibrate(layer, [torch.rand(2, 3, 9, 9)], layer)
+    (record,) = read_layers(layer)
+    assert record.weight_codes.dtype is dtype
+    values = record.weight.alpha * record.weight.levels[record.weight_codes.long()]
+    assert torch.equal(values, layer.eval().weight_quantizer(layer.weight))
