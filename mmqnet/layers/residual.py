@@ -129,14 +129,16 @@ def quantize_summed_outputs(block: nn.Module, quantizer: QuantizerConfig) -> Non
 def _attach(block: nn.Module, *_: Any) -> None:
     """Add the hooks behind the summed modules, where they are not.
 
-    Before each call, since MMEngine's ``sync_bn`` replaces normalizations without their hooks.
+    Before each call, since MMEngine's ``sync_bn`` replaces normalizations without their hooks. A
+    summed module with an ``output_quantizer`` of its own has that one's hook too, which acts first.
     """
     if torch.compiler.is_compiling():
         return  # a graph has no hooks to add
     for name, module in summed_outputs(block).items():
-        hooks = module._forward_hooks.values()
-        if not any(isinstance(hook, OutputQuantization) for hook in hooks):
-            module.register_forward_hook(OutputQuantization(block.get_submodule(name)))
+        quantizer = block.get_submodule(name)
+        hooks = [h for h in module._forward_hooks.values() if isinstance(h, OutputQuantization)]
+        if not any(hook.quantizer is quantizer for hook in hooks):
+            module.register_forward_hook(OutputQuantization(quantizer))
 
 
 def _quantize_first_argument(block: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:

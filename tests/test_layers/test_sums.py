@@ -259,6 +259,22 @@ def test_other_blocks(config, branch, count):
         assert block.branch_quantizer.is_calibrated
 
 
+@torch.no_grad()
+def test_a_branch_with_an_output_quantizer_of_its_own():
+    """Both act, the layer's first."""
+    config = dict(type='mmdet.CSPDarknet', widen_factor=0.125, deepen_factor=0.33)
+    overrides = {'stage1.1.blocks.0.conv2.conv': dict(output=dict(levels='uint2'))}
+    model = build(quantized(config, **QUANTIZATION, overrides=overrides))
+    calibrated(model, torch.randn(2, 3, 64, 64)).eval()
+    block = model.stage1[1].blocks[0]
+    x, last = torch.rand(1, 8, 8, 8), block.conv2
+    identity = block.input_quantizer(x)
+    out = last.output_quantizer(last.activate(last.bn(last.conv(block.conv1(identity)))))
+    branch = block.branch_quantizer(out)
+    assert not torch.equal(branch, out)
+    assert torch.equal(block(x), branch + identity)
+
+
 def test_the_input_of_a_shortcut_is_quantized_twice_at_different_bits_only():
     config = dict(type='mmdet.CSPDarknet', widen_factor=0.125, deepen_factor=0.33)
     model = build(quantized(config, **QUANTIZATION))
