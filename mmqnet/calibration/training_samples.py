@@ -107,7 +107,7 @@ def sample_loader(
 
 def _batch_size(train: DataLoader[Any]) -> int:
     """Return how many samples the largest batch of a training has, 1 where nothing says it."""
-    size: int | Sequence[int] = train.batch_size or getattr(train.batch_sampler, 'batch_size', 1)
+    size: Any = train.batch_size or getattr(train.batch_sampler, 'batch_size', 1)
     # MultiDataAspectRatioBatchSampler: each batch is of one of the data sets, at its own size
     return size if isinstance(size, int) else max(size)
 
