@@ -9,7 +9,7 @@ from mmengine.optim import DefaultOptimWrapperConstructor, build_optim_wrapper
 from torch import nn
 from toy_models import build, calibrated, classifier, quantized
 
-from mmqnet.layers import parameter_roles
+from mmqnet.layers import QuantLinear, parameter_roles
 
 
 @pytest.fixture(scope='module')
@@ -82,6 +82,37 @@ def test_all_keys_of_mmengine_are_known(model):
     keys = set(re.findall(r"paramwise_cfg\.get\('(\w+)'", source))
     assert keys > {'custom_keys', 'bias_lr_mult', 'bypass_duplicate'}
     groups(model, {key: {} if key == 'custom_keys' else 0.5 for key in keys})
+
+
+class Shared(nn.Module):
+    """One layer under three names, like the convolutions of RTMDet's head."""
+
+    def __init__(self):
+        super().__init__()
+        layer = QuantLinear(4, 4, weight_quantizer=dict(levels='pm4'))
+        self.first, self.second = nn.Sequential(layer), nn.Sequential(layer)
+        self.third = layer
+
+
+@pytest.mark.parametrize(
+    'paramwise_cfg', [None, dict(bypass_duplicate=True), dict(norm_decay_mult=0)]
+)
+def test_a_shared_parameter_is_updated_once_a_step(paramwise_cfg):
+    model = Shared()
+    wrapper = build_optim_wrapper(
+        model,
+        dict(
+            constructor='mmqnet.QuantOptimWrapperConstructor',
+            optimizer=dict(type='SGD', lr=0.1, weight_decay=0.0),
+            paramwise_cfg=paramwise_cfg,
+        ),
+    )
+    held = [id(p) for group in wrapper.optimizer.param_groups for p in group['params']]
+    assert sorted(held) == sorted(id(p) for p in model.parameters())
+    before = model.third.weight.clone()
+    model.third.weight.grad = torch.ones_like(before)
+    wrapper.step()
+    torch.testing.assert_close(before - model.third.weight, torch.full_like(before, 0.1))
 
 
 def test_a_float_model_is_all_others():

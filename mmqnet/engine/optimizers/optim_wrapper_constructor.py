@@ -1,5 +1,6 @@
 """Parameter groups of their own for quantized weights, scales and all others."""
 
+from collections.abc import Iterable
 from typing import Any, ClassVar
 
 from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapper
@@ -39,7 +40,8 @@ class QuantOptimWrapperConstructor(DefaultOptimWrapperConstructor):
 
     None in place of a dict means no settings, so a config can drop those that it inherits.
     MMEngine's own keys (``norm_decay_mult``, ``custom_keys``, ...) still work; where both apply to
-    a parameter, the role's setting wins. Parameters with equal settings share a group. Under
+    a parameter, the role's setting wins. Parameters with equal settings share a group; one that
+    several modules share is in it once, with the settings of its first name. Under
     OneCycleLR, whose ``eta_max`` stands for the optimizer's ``lr``, rates keep their ratios where
     ``CalibrationHook`` is among the hooks, see :func:`keep_rate_ratios`.
 
@@ -103,10 +105,14 @@ class QuantOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         super().add_params(params, module, prefix=prefix, is_dcn_module=is_dcn_module)
         if prefix:  # called again for each child; the settings are applied once, to all
             return
+        # MMEngine has a group for each name of a parameter; an optimizer would update it for each
+        groups: dict[int, dict[str, Any]] = {}
         for group in params:
             (parameter,) = group['params']
-            self._apply(group, self._settings[self._roles[id(parameter)]])
-        params[:] = _merge(params)
+            groups.setdefault(id(parameter), group)
+        for key, group in groups.items():
+            self._apply(group, self._settings[self._roles[key]])
+        params[:] = _merge(groups.values())
 
     def _apply(self, group: dict[str, Any], setting: dict[str, float]) -> None:
         if 'lr' in setting:
@@ -117,7 +123,7 @@ class QuantOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             group['weight_decay'] = setting['weight_decay']
 
 
-def _merge(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _merge(groups: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     """Merge groups with equal settings: optimizers update a group at once."""
     merged: dict[tuple[Any, ...], dict[str, Any]] = {}
     for group in groups:
