@@ -24,7 +24,8 @@ class QuantizationNetworkConfig(QuantizerConfig):
 
     Attributes:
         thresholds: ``'kmeans'`` (default, the paper's), ``'uniform'`` (halfway between neighbouring
-            levels) or the n thresholds in the scaled domain.
+            levels) or the n thresholds in the scaled domain, which move with the levels of a
+            signed input.
         scale_init: How calibration sets the scales: ``'range'`` (default, the paper's:
             ``beta = 5p / (4q)`` from the largest value q, ``alpha = 1 / beta``) or ``'mse'``
             (alpha, and with other thresholds than ``'kmeans'`` beta too, of the least squared
@@ -58,8 +59,35 @@ class QuantizationNetworkConfig(QuantizerConfig):
         check_bool(self.learn_thresholds, self.name('learn_thresholds'))
         if not isinstance(self.thresholds, str):
             self._set('thresholds', self._checked_thresholds())
+            if isinstance(self.signed_levels, tuple):
+                self.thresholds_of(self.signed_levels)
         self._check_zero_threshold()
         self._check_temperatures()
+
+    def thresholds_of(self, levels: tuple[float, ...]) -> str | tuple[float, ...]:
+        """Return ``thresholds`` for the levels that a quantizer has got at calibration.
+
+        Numbers move with levels that are those of the config, moved as a whole: they stay where
+        they were between their neighbours.
+
+        Args:
+            levels: Those of the config, or those of a signed input.
+
+        Raises:
+            ValueError: If the levels of a signed input have other distances.
+        """
+        if isinstance(self.thresholds, str):
+            return self.thresholds
+        shift = levels[0] - self.levels[0]
+        pairs = zip(levels, self.levels, strict=True)
+        if not all(math.isclose(new, old + shift, abs_tol=1e-6) for new, old in pairs):
+            raise ValueError(
+                f'`{self.name("thresholds")}` should be a name where an input is signed, or '
+                f'belong to levels that only move for it, but got {list(self.thresholds)} between '
+                f'{list(self.levels)}, and a signed input has the levels {list(levels)}; '
+                '`quantization.overrides` can name other ones for it'
+            )
+        return as_float32([threshold + shift for threshold in self.thresholds])
 
     @property
     def paper_zero(self) -> float | None:

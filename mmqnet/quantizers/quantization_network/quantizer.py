@@ -77,9 +77,9 @@ class QuantizationNetwork(Quantizer):
         """Initialise thresholds and scales as the config says (section "Initialisation")."""
         config, levels = self.config, self.levels.tolist()
         beta = initial_beta(levels, sample.max_abs)
-        thresholds = initial_thresholds(
-            (beta[:, None] * sample.values).flatten(), levels, config.thresholds, config.paper_zero
-        )
+        method = config.thresholds_of(tuple(levels))
+        scaled = (beta[:, None] * sample.values).flatten()
+        thresholds = initial_thresholds(scaled, levels, method, config.paper_zero)
         alpha = 1 / beta
         if config.scale_init == 'mse':
             search_beta = config.thresholds != 'kmeans'

@@ -188,6 +188,29 @@ def test_signed_inputs_may_stay_in_float_or_get_a_set_of_their_own():
     assert chosen.level_sets(signed=True) == [(-3.0, -1.0, 1.0, 3.0)]
 
 
+class TestListedThresholds:
+    def test_they_move_with_the_levels_of_a_signed_input(self):
+        config = activations(levels='uint2', thresholds=[0.25, 1.5, 2.75])
+        assert config.thresholds_of((0.0, 1.0, 2.0, 3.0)) == (0.25, 1.5, 2.75)
+        assert config.thresholds_of((-2.0, -1.0, 0.0, 1.0)) == (-1.75, -0.5, 0.75)
+
+    def test_names_stay_names(self):
+        assert activations(levels='uint2').thresholds_of((-2.0, -1.0, 0.0, 1.0)) == 'kmeans'
+
+    def test_levels_with_other_distances_are_refused(self):
+        given = dict(levels='uint2', thresholds=[0.5, 1.5, 2.5])
+        message = (
+            r'`quantization\.activation\.thresholds` should be a name where an input is signed'
+        )
+        with pytest.raises(ValueError, match=message):
+            activations(**given, signed_levels=[-3, -1, 1, 3])
+        config = activations(levels='uapot2', thresholds=[0.5, 1.5, 3])
+        with pytest.raises(
+            ValueError, match=rf'{message}.*the levels \[-2\.0, -1\.0, 0\.0, 1\.0\]'
+        ):
+            config.thresholds_of((-2.0, -1.0, 0.0, 1.0))
+
+
 def test_signed_levels_serve_both_kinds_of_input():
     config = activations(levels='pm2')
     assert config.level_sets(signed=True) == config.level_sets(signed=False) == [config.levels]

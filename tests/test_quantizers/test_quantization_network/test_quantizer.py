@@ -438,3 +438,46 @@ def test_quantizers_of_names_each_once():
     model.a = model.b = QuantizationNetwork(weight_config())
     model.c = QuantizationNetwork(weight_config())
     assert list(quantizers_of(model)) == ['a', 'c']
+
+
+@pytest.mark.parametrize('temperature', [2.0, 1e4])
+def test_the_gradient_in_evaluation_is_that_of_the_training(temperature):
+    """For class activation maps and attributions."""
+    quantizer = quantizer_of(surrogate_temperature=3)
+    quantizer.set_temperature(temperature)
+    values, weights = torch.randn(2, 50)
+    gradients = []
+    for training in (True, False):
+        x = values.clone().requires_grad_()
+        out = quantizer.train(training)(x)
+        (out * weights).sum().backward()
+        gradients.append([x.grad, quantizer.log_alpha.grad, quantizer.log_beta.grad])
+        quantizer.zero_grad()
+    assert torch.equal(out, quantizer.staircase(values).quantize(values))
+    for trained, evaluated in zip(*gradients, strict=True):
+        assert trained.abs().sum() > 0
+        assert torch.equal(trained, evaluated)
+    with torch.no_grad():
+        assert not quantizer(values).requires_grad
+
+
+def test_a_signed_input_with_listed_thresholds():
+    x = torch.randn(1, 4000)
+    errors = {}
+    for thresholds in ([0.5, 1.5, 2.5], 'uniform'):
+        config = activation_config('uint2', thresholds=thresholds, signed_levels='symmetric')
+        quantizer = QuantizationNetwork(config)
+        quantizer.initialize(Sample(x, x.abs().amax(1), True))
+        errors[str(thresholds)] = (quantizer.eval()(x) - x).square().sum()
+        assert quantizer.thresholds.tolist() == [-1.5, -0.5, 0.5]
+    assert errors['[0.5, 1.5, 2.5]'] == errors['uniform']
+
+
+def test_a_dead_channel_in_half_precision():
+    rows = torch.randn(4, 60)
+    rows[2] = 0
+    quantizer = QuantizationNetwork(weight_config('int8', granularity='channel'), (4, 1))
+    quantizer.initialize(Sample(rows, rows.abs().amax(1), True))
+    out = quantizer.half().eval()(rows.half())
+    assert out.isfinite().all()
+    assert not out[2].any()
