@@ -12,11 +12,12 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import Self
 
 from mmqnet.quantizers import level_sets
 from mmqnet.quantizers.checkpoints import check_saved_quantizer
 from mmqnet.quantizers.config import QuantizerConfig
-from mmqnet.quantizers.gradient import without_gradient
+from mmqnet.quantizers.gradient import with_gradient_of, without_gradient
 from mmqnet.quantizers.integer_ranges import shortlist
 from mmqnet.quantizers.sample import Sample
 from mmqnet.quantizers.staircase import Staircase
@@ -75,7 +76,8 @@ class Quantizer(nn.Module, abc.ABC):
         self.register_buffer('calibrated', torch.tensor(False))
         if config.mark:
             self.register_buffer(config.mark, torch.ones(self.scale_shape, dtype=torch.bool))
-        self.refresh()
+        # not by refresh(): on the meta device the buffers hold nothing
+        self._mode, self._enabled, self._calibrated = Mode.LEARNED, True, False
 
     @abc.abstractmethod
     def fit(self, sample: Sample) -> None:
@@ -159,6 +161,8 @@ class Quantizer(nn.Module, abc.ABC):
     def forward(self, x: Tensor) -> Tensor:
         """Quantize ``x`` (any shape to which the scales broadcast).
 
+        Gradients, in evaluation too, are those of the training's function.
+
         Raises:
             RuntimeError: If it has not been calibrated.
         """
@@ -173,12 +177,28 @@ class Quantizer(nn.Module, abc.ABC):
             return without_gradient(lambda: self.staircase(x).quantize(x), None, frozen)
         if self.training or self.evaluate_soft:
             return self.learn(x)
-        return self.staircase(x).quantize(x)
+        hard = self.staircase(x).quantize(x)
+        if torch.is_grad_enabled() and x.requires_grad:  # class activation maps, attributions
+            return with_gradient_of(self.learn(x), hard)
+        return hard
 
     def extra_repr(self) -> str:
         """Return number and range of levels, and shape of the scales, for ``print(model)``."""
-        low, *_, high = self.levels.tolist()
+        low, *_, high = self.config.levels if self.levels.is_meta else self.levels.tolist()
         return f'levels={len(self.levels)}: {low:g}..{high:g}, scale_shape={self.scale_shape}'
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Move or convert it; ``half()`` and ``bfloat16()`` leave scales and levels in float32.
+
+        In 16 bits a scale is off by up to 0.4%, and one of a channel of zeros overflows.
+        """
+
+        def keep_precision(tensor: Tensor) -> Tensor:
+            result = fn(tensor)
+            is_short = result.is_floating_point() and result.element_size() < 4
+            return tensor.to(result.device) if is_short else result
+
+        return super()._apply(keep_precision, recurse)
 
     def _check_calibrated(self) -> None:
         if not self._calibrated:

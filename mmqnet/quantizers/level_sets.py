@@ -74,7 +74,7 @@ def resolve_levels(spec: LevelSpec, key: str = 'levels') -> tuple[float, ...]:
 
 def as_float32(numbers: Sequence[float]) -> tuple[float, ...]:
     """Return the numbers as float32 holds them, so that they equal what a checkpoint gives back."""
-    return tuple(torch.tensor(numbers, dtype=torch.float32).tolist())
+    return tuple(torch.tensor(numbers, dtype=torch.float32, device='cpu').tolist())
 
 
 def signed_counterpart(levels: tuple[float, ...]) -> tuple[float, ...]:

@@ -388,3 +388,43 @@ def test_checkpoints_of_before_the_marks_load(case):
     other = build(case)
     other.load_state_dict(state)
     assert other.is_calibrated
+
+
+@every_case
+class TestEvaluation:
+    def test_its_gradient_is_that_of_the_training(self, case):
+        values = values_of(case).float()
+        quantizer = fitted(case, values)
+        gradients = []
+        for training in (True, False):
+            x = values.clone().requires_grad_()
+            out = quantizer.train(training)(x)
+            (out * torch.linspace(-1, 1, x.numel()).view_as(x)).sum().backward()
+            gradients.append([x.grad, *(p.grad for p in quantizer.parameters())])
+            quantizer.zero_grad()
+        assert torch.equal(out, quantizer(values))
+        assert gradients[0][0].abs().sum() > 0
+        for trained, evaluated in zip(*gradients, strict=True):
+            assert torch.equal(trained, evaluated)
+
+    @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+    def test_half_precision_keeps_its_scales(self, case, dtype):
+        values = values_of(case).float()
+        quantizer = fitted(case, values).eval()
+        before = {name: tensor.clone() for name, tensor in quantizer.state_dict().items()}
+        quantizer.to(dtype)
+        for name, tensor in quantizer.state_dict().items():
+            assert tensor.dtype == before[name].dtype
+            assert torch.equal(tensor, before[name])
+        x = values.to(dtype)
+        assert torch.equal(quantizer(x), quantizer(x.float()).to(dtype))
+        assert quantizer.double().levels.dtype == torch.float64
+
+    def test_it_can_be_built_without_memory(self, case):
+        with torch.device('meta'):
+            quantizer = build(case)
+        assert f'levels={len(quantizer.config.levels)}' in repr(quantizer)
+        values = values_of(case).float()
+        quantizer = quantizer.to_empty(device='cpu')
+        quantizer.load_state_dict(fitted(case, values).state_dict())
+        assert torch.equal(quantizer.eval()(values), fitted(case, values).eval()(values))
