@@ -47,7 +47,8 @@ def add_quantizer(
             "'mmqnet.QuantizedModel' makes the functions that layers share"
         )
     quantizer = build_quantizer(config, channel_shape if config.granularity == 'channel' else ())
-    setattr(module, name, place(quantizer, [weight]))
+    # a pretrained model may be in evaluation already
+    setattr(module, name, place(quantizer, [weight]).train(module.training))
 
 
 def place(quantizer: Quantizer, weights: Sequence[nn.Parameter]) -> Quantizer:

@@ -2,6 +2,7 @@
 
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 
 class AttentionProjection(nn.Module):
@@ -54,10 +55,18 @@ class AttentionProjection(nn.Module):
 
 
 def weight_parameter(layer: nn.Module) -> nn.Parameter:
-    """Return the parameter that holds the weights of a layer, its own or its attention's."""
+    """Return the parameter that holds the weights of a layer, its own or its attention's.
+
+    Of a layer that is pruned (``torch.nn.utils.prune``) or parametrized, the one that is trained;
+    of several (weight normalization) the largest.
+    """
     if isinstance(layer, AttentionProjection):
         return layer.parameter
-    return layer.get_parameter('weight')
+    if parametrize.is_parametrized(layer, 'weight'):
+        originals = layer.get_submodule('parametrizations.weight').parameters(recurse=False)
+        return max(originals, key=Tensor.numel)
+    has_own = 'weight' in layer._parameters
+    return layer.get_parameter('weight' if has_own else 'weight_orig')
 
 
 def weight_rows(layer: nn.Module, name: str) -> tuple[str, int]:

@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
 from typing_extensions import Self
 
 from mmqnet.layers.owning import add_quantizer
@@ -117,7 +118,8 @@ class QuantizedLayer(nn.Module):
             return self.effective_weight()
         # a layer of a frozen stage evaluates, while the quantizer that all layers share may learn
         learning = self.training or quantizer.training or torch.is_grad_enabled()
-        if learning or quantizer.observer is not None or torch.compiler.is_compiling():
+        is_fixed = not learning and quantizer.observer is None and not is_parametrized(self)
+        if not is_fixed or torch.compiler.is_compiling():
             return quantizer(self.effective_weight())
         sources = [
             weight_parameter(self),
@@ -128,7 +130,7 @@ class QuantizedLayer(nn.Module):
         ]
         return self._weight_cache.get(
             [tensor for tensor in sources if tensor is not None],
-            quantizer.evaluate_soft,
+            (quantizer.evaluate_soft, torch.is_autocast_enabled(self.weight.device.type)),
             lambda: quantizer(self.effective_weight()),
         )
 

@@ -23,11 +23,15 @@ class WeightCache:
     ) -> Tensor:
         """Return the held tensor, or a new one if anything has changed.
 
+        Sources that were made within ``torch.inference_mode()`` count no versions: nothing is held.
+
         Args:
             sources: All tensors that ``compute`` reads.
             variant: Anything else on which its result depends.
             compute: Makes the tensor.
         """
+        if any(tensor.is_inference() for tensor in sources):
+            return compute()
         versions = [tensor._version for tensor in sources]
         if (
             self._value is None

@@ -57,7 +57,7 @@ def add_shared_quantizers(
         _check_model(model)
         config = next(iter(layers.values()))
         weights = [weight_parameter(layer) for layer in layers]
-        shared[config] = place(build_quantizer(config), weights)
+        shared[config] = place(build_quantizer(config), weights).train(model.training)
         model.add_module(f'{_SHARED}{_NAMES[role]}', shared[config])
     model._register_load_state_dict_pre_hook(_check_sharing, with_module=True)
     return shared

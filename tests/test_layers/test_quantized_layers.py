@@ -13,6 +13,7 @@ from mmcv.cnn.bricks.conv_ws import ConvAWS2d, ConvWS2d
 from mmengine.model import BaseModule
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
+from torch.nn.utils import parametrizations, prune
 from toy_models import activation_config, build, calibrated, weight_config
 
 from mmqnet.layers import (
@@ -227,6 +228,22 @@ def test_weight_initialisation_by_the_name_of_the_float_layer():
     for layer in (net.conv, net.wrapped, net.fc, net.own):
         assert (layer.weight == 0.5).all()
         assert (layer.bias == 0.25).all()
+
+
+@pytest.mark.parametrize(
+    ('change', 'name'),
+    [
+        (lambda layer: prune.l1_unstructured(layer, 'weight', 0.5), 'weight_orig'),
+        (parametrizations.weight_norm, 'parametrizations.weight.original1'),
+    ],
+)
+def test_weights_that_torch_computes_have_the_role_of_weights(change, name):
+    layer = QuantLinear(5, 4, weight_quantizer=dict(levels='pm4'))
+    change(layer)
+    roles = parameter_roles(layer)
+    assert [key for key, role in roles.items() if role == 'quantized'] == [name]
+    set_modes(layer, Mode.FIXED)
+    assert any(p is layer.get_parameter(name) for p in frozen_parameters(layer))
 
 
 class TestRoles:

@@ -6,6 +6,7 @@ import pickle
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import parametrizations, prune
 from toy_models import calibrated, weight_config
 
 from mmqnet.layers import QuantConv2d, QuantConvAWS2d, QuantLinear
@@ -168,3 +169,49 @@ def test_a_linear_layer_keeps_its_weights_too():
     layer(torch.randn(2, 8))
     layer(torch.randn(2, 8))
     assert len(calls) == 1
+
+
+def test_a_model_that_is_built_in_inference_mode(layer):
+    """Its tensors count no versions."""
+    with torch.inference_mode():
+        built = QuantConv2d(3, 4, 3, weight_quantizer=dict(levels='pm4')).eval()
+        built.load_state_dict(layer.state_dict())
+        assert torch.equal(built(X), layer(X))
+        built.weight.mul_(-1)
+        assert not torch.equal(built(X), layer(X))
+        moved = copy.deepcopy(layer).to(torch.float64)
+        torch.testing.assert_close(moved(X.double()).float(), layer(X))
+
+
+@torch.no_grad()
+def test_autocast_and_without_it(layer):
+    layer, x = layer.bfloat16(), X.bfloat16()
+    plain = layer(x)
+    with torch.autocast('cpu', torch.bfloat16):
+        layer(x)
+    assert torch.equal(layer(x), plain)
+
+
+@torch.no_grad()
+def test_pruned_weights():
+    layer = QuantLinear(8, 6, weight_quantizer=dict(levels='int4'))
+    prune.l1_unstructured(layer, 'weight', 0.5)
+    calibrated(nn.Sequential(layer), torch.rand(2, 8))
+    layer.eval()
+    layer(torch.rand(2, 8))
+    assert (layer.quantized_weight() == 0).sum() >= 24
+    layer.weight_orig.zero_()
+    assert torch.equal(layer(torch.rand(1, 8))[0], layer.bias)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('register', [parametrizations.weight_norm, parametrizations.orthogonal])
+def test_parametrized_weights(register):
+    layer = register(QuantLinear(6, 6, weight_quantizer=dict(levels='int4')))
+    calibrated(nn.Sequential(layer), torch.rand(2, 6))
+    x = torch.rand(2, 6)
+    before = layer.eval()(x)
+    assert torch.equal(layer(x), before)
+    for parameter in layer.parametrizations.weight.parameters():
+        parameter.add_(torch.rand_like(parameter))
+    assert not torch.equal(layer(x), before)

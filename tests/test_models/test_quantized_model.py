@@ -401,6 +401,31 @@ class TestPatterns:
             build(config)
 
 
+@pytest.mark.parametrize('granularity', ['layer', 'model'])
+def test_a_model_in_evaluation_stays_there(granularity):
+    """As pretrained models come: it evaluates with hard functions at once."""
+    net = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.Sequential(nn.Conv2d(4, 4, 3), nn.ReLU()), nn.Conv2d(4, 2, 1)
+    ).eval()
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = net
+
+        def forward(self, x):
+            return self.net(x)
+
+    model, x = Net().eval(), torch.randn(2, 3, 8, 8)
+    weight = dict(levels='pm4', granularity=granularity)
+    convert(model, QuantizationConfig.from_dict(dict(weight=weight, activation=None)))
+    calibrate(model, [x], model)
+    assert not any(module.training for module in model.modules())
+    with torch.no_grad():
+        before = model(x)
+        assert torch.equal(model.eval()(x), before)
+
+
 class TestMistakes:
     def test_architecture(self):
         config = dict(quantized(classifier()), architecture=dict(type='ImageClassifier'))
