@@ -1,2 +1,2 @@
-# Four epochs more in float, as many as the quantized models have: what they are compared with
-_base_ = './_base_/ssd300_bccd_4e.py'
+# Three epochs more in float, as many as the quantized models have: what they are compared with
+_base_ = './_base_/ssd300_bccd_3e.py'

@@ -1,5 +1,5 @@
 # What all quantized SSD300 on BCCD share
-_base_ = './ssd300_bccd_4e.py'
+_base_ = './ssd300_bccd_3e.py'
 
 model = dict(
     type='mmqnet.QuantizedModel',
