@@ -88,7 +88,7 @@ def collect_samples(
         with _observed(model, pending, inputs) as (collectors, called):
             for batch in progress_bar(batches if inputs else itertools.islice(batches, 1)):
                 forward(batch)
-    collectors, called = _merge_processes(collectors, called)
+    collectors, called = _merge_processes(list(pending), collectors, called)
     _check_called(model, called)
     samples.update((n, _input_sample(n, inputs[n], c)) for n, c in collectors.items())
     return samples
@@ -222,16 +222,38 @@ def _check_called(model: nn.Module, called: set[str]) -> None:
 
 
 def _merge_processes(
-    collectors: dict[str, SampleCollector], called: set[str]
+    names: list[str], collectors: dict[str, SampleCollector], called: set[str]
 ) -> tuple[dict[str, SampleCollector], set[str]]:
+    """Put together what all processes have seen.
+
+    Args:
+        names: Of all quantizers that are being calibrated.
+        collectors: Those of inputs, by name; some of ``names`` on every process.
+        called: Names of the layers that the model has called.
+
+    Raises:
+        RuntimeError: On all processes, if they calibrate different quantizers: they would wait for
+            each other without end.
+    """
     if not is_distributed():
         return collectors, called
-    (first, _), *others = all_gather_object((collectors, called))
-    for other, also_called in others:
-        called = called | also_called
-        for name, collector in first.items():
-            collector.merge(other[name])
-    return first, called
+    found = all_gather_object((names, called))
+    of_processes = [set(of_process) for of_process, _ in found]
+    differing = sorted(set.union(*of_processes) - set.intersection(*of_processes))
+    if differing:
+        raise RuntimeError(
+            f'only some of the processes are to calibrate {len(differing)} of the quantizers, '
+            f'`{differing[0]}` first: all should have loaded the same checkpoint'
+        )
+    merged = {}
+    # One by one: a collector holds up to 4 MiB, those of a whole model and of all processes GiB.
+    # They are sent as they are: one that selects before merging has values of equal keys in another
+    # order, which changes the last bits of means.
+    for name, collector in collectors.items():
+        merged[name], *others = all_gather_object(collector)
+        for other in others:
+            merged[name].merge(other)
+    return merged, set.union(*(of_process for _, of_process in found))
 
 
 def _broadcast(quantizers: Mapping[str, Quantizer]) -> None:

@@ -189,21 +189,35 @@ import sys, torch
 import torch.distributed as dist
 from test_calibrate import Net, batches
 from mmqnet.calibration import calibrate, reestimate_batch_norm
+from mmqnet.quantizers import Mode
+from torch.profiler import profile
 
 dist.init_process_group('gloo')
 rank = dist.get_rank()
 torch.manual_seed(0)
 net = Net()
-calibrate(net, batches(6)[rank::2], net)
+with profile(record_shapes=True) as recorded:
+    calibrate(net, batches(6)[rank::2], net)
+gathered = [e.input_shapes[0][0] for e in recorded.events() if e.name == 'gloo:all_gather']
+torch.save(max(gathered), f'{sys.argv[1]}/largest{rank}.pth')
 torch.save(net.state_dict(), f'{sys.argv[1]}/calibrated{rank}.pth')
 # one brings two batches, the other three
 reestimate_batch_norm(net, batches(5)[2 * rank : 2 + 3 * rank], net)
 torch.save(net.state_dict(), f'{sys.argv[1]}/reestimated{rank}.pth')
-try:  # the samples of one process are broken
-    calibrate(net := Net(), [x * float('nan') if rank else x for x in batches()], net)
-except Exception as error:
-    with open(f'{sys.argv[1]}/error{rank}.txt', 'w') as file:
-        file.write(f'{type(error).__name__}: {error}')
+
+
+def note_error(name, net, samples):
+    try:
+        calibrate(net, samples, net)
+    except Exception as error:
+        torch.save(f'{type(error).__name__}: {error}', f'{sys.argv[1]}/{name}{rank}.pth')
+
+
+# the samples of one process are broken
+note_error('failure', Net(), [x * float('nan') if rank else x for x in batches()])
+net = Net()
+net.second.input_quantizer.set_mode(Mode.FLOAT if rank else Mode.LEARNED)
+note_error('difference', net, batches())
 dist.barrier()
 dist.destroy_process_group()  # its threads may abort a process that ends with them running
 """
@@ -211,7 +225,8 @@ dist.destroy_process_group()  # its threads may abort a process that ends with t
 
 @pytest.fixture(scope='module')
 def processes(tmp_path_factory):
-    """State of the model on each of two processes, after calibration and new batch statistics."""
+    """What each of two processes has: its model after calibration and after new batch statistics,
+    the bytes of the largest tensor that it sent at calibration, and the messages of errors."""
     folder = tmp_path_factory.mktemp('processes')
     script = folder / 'process.py'
     here = Path(__file__).resolve().parent
@@ -223,12 +238,8 @@ def processes(tmp_path_factory):
                str(script), str(folder)]  # fmt: skip
     result = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert result.returncode == 0, result.stderr[-3000:]
-    found = {
-        step: [torch.load(folder / f'{step}{rank}.pth') for rank in (0, 1)]
-        for step in ('calibrated', 'reestimated')
-    }
-    found['errors'] = [(folder / f'error{rank}.txt').read_text() for rank in (0, 1)]
-    return found
+    steps = 'calibrated', 'largest', 'reestimated', 'failure', 'difference'
+    return {step: [torch.load(folder / f'{step}{rank}.pth') for rank in (0, 1)] for step in steps}
 
 
 @pytest.mark.parametrize('step', ['calibrated', 'reestimated'])
@@ -247,10 +258,22 @@ def test_two_processes_calibrate_on_the_range_of_all_samples(processes):
 
 
 def test_all_processes_stop_with_the_message_of_the_one_that_fails(processes):
-    first, second = processes['errors']
+    first, second = processes['failure']
     message = 'ValueError: the input of layer `first.input_quantizer` holds NaN or infinite values'
     assert second.startswith(message)
     assert first.startswith(f'RuntimeError: calibration failed on process 1 (this is 0): {message}')
+
+
+def test_processes_that_calibrate_different_quantizers_stop(processes):
+    message = 'RuntimeError: only some of the processes are to calibrate 1 of the quantizers, '
+    for error in processes['difference']:
+        assert error.startswith(f'{message}`second.input_quantizer` first')
+
+
+def test_samples_travel_one_by_one(processes):
+    """Those of a whole model would be GiB on each GPU."""
+    inputs, hidden = 3 * 32 * 6, 3 * 32 * 16  # values of the two quantizers on each process
+    assert all(8 * hidden < size < 8 * (inputs + hidden) for size in processes['largest'])
 
 
 def test_two_processes_average_batch_statistics_over_all_batches(processes):
