@@ -6,6 +6,7 @@ from mmqnet.calibration.calibrate import (
     collect_samples,
     pending_quantizers,
 )
+from mmqnet.calibration.float_activations import report_float_activations
 from mmqnet.calibration.modes import modes_kept
 from mmqnet.calibration.samples import SampleCollector
 from mmqnet.calibration.training_samples import (
@@ -31,6 +32,7 @@ __all__ = [
     'random_state_of',
     'reestimate_batch_norm',
     'reestimate_on_samples',
+    'report_float_activations',
     'run_model',
     'sample_loader',
 ]

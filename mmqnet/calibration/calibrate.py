@@ -12,6 +12,7 @@ from mmengine.dist import all_gather_object, broadcast, is_distributed
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
+from mmqnet.calibration.float_activations import report_float_activations
 from mmqnet.calibration.modes import modes_kept
 from mmqnet.calibration.processes import together
 from mmqnet.calibration.samples import SampleCollector
@@ -40,6 +41,8 @@ def calibrate(
 ) -> list[str]:
     """Initialise all quantizers that have not been calibrated yet.
 
+    A warning names those of signed inputs for which the config gives no levels.
+
     Arguments and errors are those of :func:`collect_samples`.
 
     Returns:
@@ -49,6 +52,7 @@ def calibrate(
     for name, sample in collect_samples(model, batches, forward, progress_bar).items():
         _initialize(name, pending[name], sample)
     _broadcast(pending)
+    report_float_activations(model, among=pending)
     return list(pending)
 
 

@@ -8,11 +8,11 @@ from mmengine.logging import print_log
 from mmengine.registry import MODELS as MMENGINE_MODELS
 from torch import nn
 
+from mmqnet.calibration import report_float_activations
 from mmqnet.checks import did_you_mean, near_misses
 from mmqnet.config_paths import without_scopes
 from mmqnet.models.bypasses import refuse_bypasses
 from mmqnet.models.convert import convert
-from mmqnet.models.float_activations import report_float_activations
 from mmqnet.models.quantization_config import QuantizationConfig
 from mmqnet.registry import MODELS
 
@@ -85,7 +85,11 @@ def QuantizedModel(  # noqa: N802 -- one name in configs and code
     float_model = MMENGINE_MODELS.build(dict(type=architecture, **model))
     report = convert(float_model, config)
     refuse_bypasses(float_model)
-    float_model.register_load_state_dict_post_hook(report_float_activations)
+    float_model.register_load_state_dict_post_hook(_report_when_loaded)
     print_log(report.table(), logger='current', level=logging.INFO)
     float_model.quantization_report = report
     return float_model
+
+
+def _report_when_loaded(model: nn.Module, incompatible_keys: Any) -> None:
+    report_float_activations(model)

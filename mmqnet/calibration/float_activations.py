@@ -1,7 +1,7 @@
-"""Log the activations that a checkpoint leaves in float."""
+"""Log the activations that calibration or a checkpoint leaves in float."""
 
 import logging
-from typing import Any
+from collections.abc import Collection
 
 from mmengine.logging import print_log
 from torch import nn
@@ -10,16 +10,19 @@ from mmqnet.layers import activation_quantizers
 from mmqnet.quantizers import Mode
 
 
-def report_float_activations(model: nn.Module, incompatible_keys: Any = None) -> None:
+def report_float_activations(model: nn.Module, among: Collection[str] | None = None) -> None:
     """Log one line if a model that has been calibrated passes activations in float.
 
     Args:
         model: A converted model.
-        incompatible_keys: Not used; it makes this a hook for ``load_state_dict``.
+        among: Names of the quantizers that the line is about. Default None, for all.
     """
     quantizers = activation_quantizers(model)
-    frozen = [n for n, q in quantizers.items() if int(q.mode) == Mode.FLOAT]
-    signed = [n for n, q in quantizers.items() if not q.is_active and n not in frozen]
+    idle = {
+        n: q for n, q in quantizers.items() if not q.is_active and (among is None or n in among)
+    }
+    frozen = [n for n, q in idle.items() if int(q.mode) == Mode.FLOAT]
+    signed = [n for n in idle if n not in frozen]
     parts = []
     for names, reason in (
         (frozen, "they were saved in the phase 'weights'"),

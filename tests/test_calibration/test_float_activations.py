@@ -1,4 +1,4 @@
-"""The log line about activations that a checkpoint leaves in float."""
+"""The log line about activations that calibration or a checkpoint leaves in float."""
 
 import copy
 import re
@@ -7,6 +7,7 @@ import torch
 from mmengine.runner import load_checkpoint, save_checkpoint
 from toy_models import build, calibrated, classifier, quantized
 
+from mmqnet.calibration import calibrate
 from mmqnet.layers import activation_quantizers
 from mmqnet.quantizers import Mode
 
@@ -44,6 +45,23 @@ def test_signed_input_without_levels(tmp_path, capsys):
     load(model, tmp_path)
     (line,) = lines(capsys)
     assert f'1 of {len(activation_quantizers(model))} ({name}): their input takes negative' in line
+
+
+def test_signed_input_at_calibration(capsys):
+    """Once, where the quantizer is calibrated: not those that are calibrated later."""
+    pact = dict(activation=dict(type='PACT', levels='uint4'), keep_float=['last'])
+    model = build(quantized(classifier(), **pact), 'mmpretrain')
+    quantizers = activation_quantizers(model)
+    *_, waiting = quantizers.values()
+    waiting.set_mode(Mode.FLOAT)
+    x = torch.randn(2, 3, 32, 32)
+    calibrate(model, [x], model)
+    (line,) = lines(capsys)
+    assert f'1 of {len(quantizers)} (backbone.conv1.input_quantizer): their input takes ' in line
+    assert 'phase' not in line
+    waiting.set_mode(Mode.LEARNED)
+    calibrated(model, x)
+    assert lines(capsys) == []
 
 
 def test_a_float_checkpoint_says_nothing(tmp_path, capsys):
