@@ -45,21 +45,22 @@ def squared_errors(values: Tensor, n: int, starts: Sequence[int]) -> Tensor:
     """Return the least squared error (M,) of rounding to each of the ranges ``-m..n-m``.
 
     All are found in one pass: with the levels on one grid, a range is a window over its edges, and
-    sums over windows are differences of sums from the left.
+    sums over windows are differences of sums from the left. These are taken on the CPU, where the
+    result is: on CUDA they differ from run to run, see :func:`fit_scales`.
 
     Args:
         values: x, (N,).
         n: One less than the number of levels.
         starts: The M values of m, 0..n.
     """
-    ordered = values.sort().values
+    ordered = values.cpu().sort().values
     sums = F.pad(ordered.double().cumsum(0), (1, 0))  # of the i smallest values
     square, total = ordered.double().square().sum(), sums[-1]
-    steps = ordered.abs().max().double() / n * _TRIED.to(values.device)
-    below = torch.arange(-n, n, device=values.device)  # the level under each edge of the grid
+    steps = ordered.abs().max().double() / n * _TRIED
+    below = torch.arange(-n, n)  # the level under each edge of the grid
     inner = torch.searchsorted(ordered, (steps[:, None] * (below + 0.5)).to(ordered))
     # sum Y * x and sum Y^2 over the values: the top level's for all, less a step at each edge
-    first = torch.tensor([n - m for m in starts], device=values.device)
+    first = torch.tensor([n - m for m in starts])
     dot = first * total - _windows(sums[inner], first, n)
     norm = first.square() * len(values) - _windows((2 * below + 1) * inner, first, n)
     gain = torch.where((dot > 0) & (norm > 0), dot.square() / norm, 0.0)

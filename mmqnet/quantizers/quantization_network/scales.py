@@ -47,6 +47,9 @@ def fit_scales(
     With thresholds halfway between the levels, and beta searched too, the result is the
     nearest-level quantizer of the least squared error, within a step of 2% of beta.
 
+    It is found on the CPU: CUDA's cumulative sums differ from run to run, and
+    ``torch.use_deterministic_algorithms`` refuses them; MPS has no float64.
+
     Args:
         values: x, (C, N): a row for each pair of scales.
         levels: The n + 1 levels Y.
@@ -56,10 +59,12 @@ def fit_scales(
             values at this beta that makes no sense.
 
     Returns:
-        tuple[Tensor, Tensor]: alpha and beta, (C,). A row that is nearly zero beside the others,
-        or that no positive alpha fits better than 0 does, keeps its beta and gets
-        ``alpha = 1 / beta``.
+        tuple[Tensor, Tensor]: alpha and beta, (C,), on the device of ``beta``. A row that is
+        nearly zero beside the others, or that no positive alpha fits better than 0 does, keeps its
+        beta and gets ``alpha = 1 / beta``.
     """
+    device = beta.device
+    values, thresholds, beta = values.cpu(), thresholds.cpu(), beta.cpu()
     exact = values.new_tensor(tuple(levels)).double()
     fitted_alpha, fitted_beta = 1 / beta, beta.clone()
     max_abs = values.abs().amax(1)
@@ -69,14 +74,14 @@ def fit_scales(
             continue
         tried = beta[i : i + 1].double()
         if search_beta:
-            tried = _TRIED.to(values.device) * _largest(levels) / max_abs[i]
+            tried = _TRIED * _largest(levels) / max_abs[i]
         alpha, gain = _fit_alpha(row, exact, thresholds.double() / tried[:, None])
         # A threshold at 0 does as well at any beta: that at which x and the levels agree is taken.
         ties = gain >= gain.max() * (1 - 1e-6)
         best = torch.where(ties, (alpha * tried).log().abs(), torch.inf).argmin()
         if gain[best] > 0:
             fitted_alpha[i], fitted_beta[i] = alpha[best], tried[best]
-    return fitted_alpha, fitted_beta
+    return fitted_alpha.to(device), fitted_beta.to(device)
 
 
 def _fit_alpha(values: Tensor, levels: Tensor, edges: Tensor) -> tuple[Tensor, Tensor]:
