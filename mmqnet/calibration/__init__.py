@@ -11,6 +11,7 @@ from mmqnet.calibration.modes import modes_kept
 from mmqnet.calibration.samples import SampleCollector
 from mmqnet.calibration.training_samples import (
     batch_of,
+    batch_size_of,
     calibrate_on_samples,
     collect_on_samples,
     random_state_of,
@@ -22,6 +23,7 @@ from mmqnet.calibration.training_samples import (
 __all__ = [
     'SampleCollector',
     'batch_of',
+    'batch_size_of',
     'calibrate',
     'calibrate_on_samples',
     'collect_on_samples',

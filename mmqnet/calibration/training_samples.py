@@ -97,7 +97,7 @@ def sample_loader(
         init = functools.partial(init, seed=seed)  # MMEngine's, which knows the training's seed
     return DataLoader(
         Subset(train.dataset, share.tolist()),
-        batch_size=max(1, min(_batch_size(train), len(share))),
+        batch_size=max(1, min(batch_size_of(train), len(share))),
         num_workers=train.num_workers,
         collate_fn=train.collate_fn,
         worker_init_fn=init,
@@ -105,7 +105,7 @@ def sample_loader(
     )
 
 
-def _batch_size(train: DataLoader[Any]) -> int:
+def batch_size_of(train: DataLoader[Any]) -> int:
     """Return how many samples the largest batch of a training has, 1 where nothing says it."""
     size: Any = train.batch_size or getattr(train.batch_sampler, 'batch_size', 1)
     # MultiDataAspectRatioBatchSampler: each batch is of one of the data sets, at its own size

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from mmqnet.calibration import batch_of, random_state_of, run_model
+from mmqnet.calibration import batch_of, batch_size_of, random_state_of, run_model
 from mmqnet.sensitivity.alternatives import Alternatives
 from mmqnet.sensitivity.direct import replaced
 from mmqnet.sensitivity.fast import estimate_errors
@@ -51,7 +51,7 @@ class TrainingLoss:
     @torch.no_grad()
     def mean(self) -> float:
         """Return the mean loss of all samples, in batches as large as the training's."""
-        size = self._train.batch_size or 1
+        size = batch_size_of(self._train)
         if not self._batches:
             starts = range(0, len(self._order), size)
             self._batches = [

@@ -11,6 +11,7 @@ from mmengine.config import Config
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from torch import nn
+from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
 from toy_data import make_configs, make_data, write_float_checkpoint
 from toy_models import activation_config, weight_config
 
@@ -94,6 +95,25 @@ def prepared(tmp_path_factory):
         return prepare(model, quantization, choices, train, settings)
 
     return model, train, start, config
+
+
+@pytest.mark.parametrize('own_sampler', [False, True])
+def test_the_mean_loss_is_taken_in_batches_of_the_training(prepared, own_sampler):
+    """With a batch sampler too, as COCO's configs have it."""
+    model, train, _, _ = prepared
+    settings = dict(batch_size=3)
+    if own_sampler:
+        settings = dict(batch_sampler=BatchSampler(SequentialSampler(train.dataset), 3, False))
+    loader = DataLoader(train.dataset, collate_fn=train.collate_fn, **settings)
+    sizes = []
+    hook = model.register_forward_pre_hook(
+        lambda _, args, kwargs: sizes.append(len(kwargs['inputs'])), with_kwargs=True
+    )
+    with quantizers_off(model):
+        mean = TrainingLoss(model, loader, 7).mean()
+    hook.remove()
+    assert mean > 0
+    assert sizes == [3, 3, 1]
 
 
 class Stopped(TrainingLoss):
