@@ -118,8 +118,8 @@ class QuantizedLayer(nn.Module):
             return self.effective_weight()
         # a layer of a frozen stage evaluates, while the quantizer that all layers share may learn
         learning = self.training or quantizer.training or torch.is_grad_enabled()
-        is_fixed = not learning and quantizer.observer is None and not is_parametrized(self)
-        if not is_fixed or torch.compiler.is_compiling():
+        changing = quantizer.observer is not None or is_parametrized(self)
+        if learning or changing or torch.compiler.is_compiling():
             return quantizer(self.effective_weight())
         sources = [
             weight_parameter(self),

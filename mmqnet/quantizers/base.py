@@ -17,7 +17,7 @@ from typing_extensions import Self
 from mmqnet.quantizers import level_sets
 from mmqnet.quantizers.checkpoints import check_saved_quantizer
 from mmqnet.quantizers.config import QuantizerConfig
-from mmqnet.quantizers.gradient import with_gradient_of, without_gradient
+from mmqnet.quantizers.gradient import without_gradient
 from mmqnet.quantizers.integer_ranges import shortlist
 from mmqnet.quantizers.sample import Sample
 from mmqnet.quantizers.staircase import Staircase
@@ -172,15 +172,17 @@ class Quantizer(nn.Module, abc.ABC):
         if not self.is_active:
             return without_gradient(lambda: x, x, self.parameters()) if self.training else x
         self._check_calibrated()
+
+        def hard() -> Tensor:
+            return self.staircase(x).quantize(x)
+
         if self.training and self._mode is Mode.FIXED:
-            frozen = [x, *self.parameters()]
-            return without_gradient(lambda: self.staircase(x).quantize(x), None, frozen)
+            return without_gradient(hard, None, [x, *self.parameters()])
         if self.training or self.evaluate_soft:
             return self.learn(x)
-        hard = self.staircase(x).quantize(x)
         if torch.is_grad_enabled() and x.requires_grad:  # class activation maps, attributions
-            return with_gradient_of(self.learn(x), hard)
-        return hard
+            return without_gradient(hard, self.learn(x), [])
+        return hard()
 
     def extra_repr(self) -> str:
         """Return number and range of levels, and shape of the scales, for ``print(model)``."""

@@ -1,7 +1,7 @@
-"""Values whose gradients are not their own: zeros, or those of another function.
+"""Parameters that are frozen in a phase, kept in the autograd graph.
 
-DistributedDataParallel fixes at construction which parameters it waits for: one that is frozen in a
-phase must still get a gradient, a zero.
+DistributedDataParallel fixes at construction which parameters it waits for: one that is frozen must
+still get a gradient, a zero.
 """
 
 from collections.abc import Callable, Iterable
@@ -45,18 +45,3 @@ def without_gradient(
         Tensor: The output, attached to ``passing`` and ``frozen`` in the autograd graph.
     """
     return _WithoutGradient.apply(compute, passing, *frozen)
-
-
-class _WithGradientOf(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, source: Tensor, value: Tensor) -> Tensor:
-        return value.view_as(value)
-
-    @staticmethod
-    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, None]:
-        return grad_output, None
-
-
-def with_gradient_of(source: Tensor, value: Tensor) -> Tensor:
-    """Return ``value``, whose backward pass is that of ``source``, of the same shape and type."""
-    return _WithGradientOf.apply(source, value)
