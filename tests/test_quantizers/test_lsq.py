@@ -148,7 +148,6 @@ def test_agrees_with_the_learned_fake_quantizer_of_torch(bits):
 
 @pytest.mark.parametrize('bits', [2, 4])
 def test_agrees_with_brevitas(bits):
-    pytest.importorskip('brevitas', reason='brevitas is not installed')
     from brevitas.core.quant import IntQuant
 
     top, step = 2**bits - 1, 0.25
