@@ -165,10 +165,34 @@ def test_onnxruntime_leaves_weights_alone_that_are_no_integers(kind, weight, tmp
     """It quantizes float weights between DequantizeLinear and QuantizeLinear itself."""
     torch.manual_seed(0)
     net = nn.Sequential(kind(8, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 1))
-    settings = dict(weight=weight, activation=EIGHT_BITS, keep_float=[])
+    check_codes_of_onnxruntime(net, dict(weight=weight), tmp_path / 'net.onnx')
+
+
+@pytest.mark.parametrize('between', [nn.MaxPool2d(2), nn.Unflatten(1, (4, 2)), nn.Identity()])
+@pytest.mark.parametrize('is_behind', [False, True])
+def test_onnxruntime_leaves_weights_alone_behind_what_it_carries_codes_through(
+    between, is_behind, tmp_path
+):
+    """It moves QuantizeLinear and DequantizeLinear through pools and reshapes at first."""
+    torch.manual_seed(0)
+    between = [between, nn.Flatten(1, 2)] if isinstance(between, nn.Unflatten) else [between]
+    layer = [nn.Conv2d(8, 8, 3)]
+    net = nn.Sequential(
+        nn.Conv2d(8, 8, 3), *(layer + between if is_behind else between + layer), nn.Conv2d(8, 8, 1)
+    )
+    place = '1' if is_behind else str(len(between) + 1)
+    with torch.no_grad():
+        net[int(place)].weight *= torch.logspace(-2, 0, 8).view(8, 1, 1, 1)
+    overrides = {'0': dict(output=EIGHT_BITS), place: dict(weight=None, activation=None)}
+    check_codes_of_onnxruntime(net, dict(overrides=overrides), tmp_path / 'net.onnx')
+
+
+def check_codes_of_onnxruntime(net, settings, path):
+    weight = dict(levels='int4', granularity='channel', **UNIFORM)
+    settings = {**dict(weight=weight, activation=EIGHT_BITS, keep_float=[]), **settings}
     convert(net, QuantizationConfig.from_dict(settings))
-    x = torch.rand(1, 8, 8, 8)
+    x = torch.rand(1, 8, 16, 16)
     calibrate(net, [x], net)
-    export_onnx(net.eval(), [x], tmp_path / 'net.onnx', output_names=['y'])
-    agreement = compare_codes(tmp_path / 'net.onnx', net, [[x]])
+    export_onnx(net.eval(), [x], path, output_names=['y'])
+    agreement = compare_codes(path, net, [[x]])
     assert all(codes.equal_but_ties == 1 for codes in agreement)
