@@ -88,6 +88,16 @@ class Joined(Net):
         return self.fourth(both[:, 2:]), F.relu(self.fifth(x))
 
 
+class Requantized(Net):
+    """Quantized outputs that are moved before a layer of few levels reads them."""
+
+    def compute(self, x: Tensor) -> tuple[Tensor, ...]:
+        first = self.first_quantizer(self.first(x))
+        small = F.max_pool2d(self.second_quantizer(self.second(first)), 2)
+        both = torch.cat([F.interpolate(small, scale_factor=2), first], 1)
+        return (self.third(both),)
+
+
 class Depthwise(Net):
     """An inverted bottleneck with ReLU6, and a linear layer behind the mean."""
 
@@ -149,6 +159,13 @@ CASES: dict[str, Callable[[], nn.Module]] = dict(
         third=conv(8, 4),
         fourth=conv(10, 4),
         fifth=conv(8, 4),
+    ),
+    requantized=lambda: Requantized(
+        first=conv(8, 8),
+        first_quantizer=quantizer(),
+        second=conv(8, 8),
+        second_quantizer=quantizer(),
+        third=conv(16, 8, levels='uint4'),
     ),
     depthwise=lambda: Depthwise(
         expand=conv(8, 16, 1),

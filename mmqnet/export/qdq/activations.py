@@ -102,8 +102,7 @@ def _quantized(before: Node, x: Node, function: Int8Function) -> Node:
     clipped = is_call(x, aten.relu.default) and is_call(x.args[0], *CHOICES)
     if (clipped or is_call(x, *CHOICES)) and graphs.only_user(x) is not None:
         for source in dict.fromkeys(graphs.inputs_of(x)):
-            if not is_call(source, DEQUANTIZE):
-                x.replace_input_with(source, _quantized(x, source, function))
+            x.replace_input_with(source, _quantized(x, source, function))
     elif function.starts_at_zero and function.low > LOWEST and not is_call(x, *CLIPS[:2]):
         x = _like(x, add_call(before, aten.relu.default, x))
     elif function.low > LOWEST and not function.starts_at_zero:
