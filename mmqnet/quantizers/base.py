@@ -178,7 +178,7 @@ class Quantizer(nn.Module, abc.ABC):
 
         if self.training and self._mode is Mode.FIXED:
             return without_gradient(hard, None, [x, *self.parameters()])
-        if self.training or self.evaluate_soft:
+        if self.training or (self.evaluate_soft and self._mode is not Mode.FIXED):
             return self.learn(x)
         if torch.is_grad_enabled() and x.requires_grad:  # class activation maps, attributions
             return without_gradient(hard, self.learn(x), [])

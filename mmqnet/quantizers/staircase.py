@@ -5,6 +5,7 @@ from fractions import Fraction
 from itertools import pairwise
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from mmqnet.ops import hard_codes, hard_quantize
@@ -66,9 +67,11 @@ class Staircase(NamedTuple):
         """
         levels, thresholds = self.levels.double(), self.thresholds.double()
         step = (levels[-1] - levels[0]) / (len(levels) - 1)
-        even = (levels.diff() - step).abs().max() <= _TOLERANCE * step
+        # levels with an offset, as those of LSQ+, are rounded to float32
+        slack = _TOLERANCE * step + 2 * torch.finfo(torch.float32).eps * levels.abs().max()
+        even = (levels.diff() - step).abs().max() <= slack
         middles = (levels[1:] + levels[:-1]) / 2
-        return bool(even and (thresholds - middles).abs().max() <= _TOLERANCE * step)
+        return bool(even and (thresholds - middles).abs().max() <= slack)
 
     def integer_form(self) -> IntegerForm | None:
         """Return the levels as integers with the zero point 0, or None where there are none.

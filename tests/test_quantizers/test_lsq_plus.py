@@ -55,13 +55,14 @@ def test_zero_is_on_the_grid_of_a_relu():
     assert quantizer.staircase(x).integer_form() is not None
 
 
-def test_a_real_offset_has_no_integers():
+@pytest.mark.parametrize('bits', [2, 4, 6, 8])
+def test_a_real_offset_has_no_integers(bits):
     x = F.silu(torch.randn(4, 500))
-    quantizer = fitted('LSQ+', x)
+    quantizer = fitted('LSQ+', x, levels=f'uint{bits}')
     quantizer.offset.data.fill_(-0.2317)
     staircase = quantizer.staircase(x)
     assert staircase.integer_form() is None
     assert staircase.is_uniform
     codes = quantizer.codes(x)
     assert int(codes.min()) >= 0
-    assert int(codes.max()) <= 15
+    assert int(codes.max()) <= 2**bits - 1

@@ -105,6 +105,14 @@ class TestModes:
             torch.testing.assert_close(quantizer(x), soft, rtol=0, atol=0)
         torch.testing.assert_close(quantizer(x), hard, rtol=0, atol=0)
 
+    def test_soft_evaluation_of_what_is_fixed_is_hard_as_in_training(self):
+        quantizer, x = quantizer_of(), torch.randn(64)
+        quantizer.set_mode(Mode.FIXED)
+        trained = quantizer(x)
+        model = holder(quantizer).eval()
+        with soft_evaluation(model):
+            torch.testing.assert_close(model.q(x), trained, rtol=0, atol=0)
+
     def test_soft_evaluation_ends_with_an_exception_too(self):
         model = holder(quantizer_of().eval())
         with pytest.raises(KeyError), soft_evaluation(model):
