@@ -21,6 +21,9 @@ def input_format(config: Config, mean: list[float], std: list[float], inside: bo
         std: Likewise.
         inside: Whether the file normalizes. Then its input is RGB, as most libraries read pictures;
             otherwise the channels are in the network's order.
+
+    Raises:
+        ValueError: If pictures are resized by another edge than the short one.
     """
     preprocessor = _preprocessor(config)
     is_rgb = bool(preprocessor.get('bgr_to_rgb') or preprocessor.get('rgb_to_bgr'))
@@ -33,7 +36,7 @@ def input_format(config: Config, mean: list[float], std: list[float], inside: bo
         pads = [(p - m) / s for p, m, s in zip(pads, mean, std, strict=True)]
     elif not is_rgb:
         mean, std, pads = mean[::-1], std[::-1], pads[::-1]
-    resize = next(_transforms(config, 'Resize'), {})
+    resize, edge = (next(_transforms(config, kind), {}) for kind in ('Resize', 'ResizeEdge'))
     return dict(
         channel_order='rgb' if inside or is_rgb else 'bgr',
         normalize='inside' if inside else 'outside',
@@ -42,7 +45,9 @@ def input_format(config: Config, mean: list[float], std: list[float], inside: bo
         pad_value=tuple(pads),
         keep_ratio=bool(resize.get('keep_ratio', False)),
         resize_scale=_limits(resize),
-        resize_edge=_short_edge(config),
+        resize_edge=_short_edge(edge),
+        resize_interpolation=(edge or resize).get('interpolation', 'bilinear'),
+        resize_backend=(edge or resize).get('backend', 'cv2'),
     )
 
 
@@ -136,9 +141,13 @@ def _pipeline_padding(config: Config) -> list[float] | None:
     return [float(v) for v in value] if isinstance(value, tuple | list) else [float(value)] * 3
 
 
-def _short_edge(config: Config) -> int:
-    resize = next(_transforms(config, 'ResizeEdge'), None)
-    return 0 if resize is None else int(resize['scale'])
+def _short_edge(resize: Settings) -> int:
+    if resize.get('edge', 'short') != 'short':
+        raise ValueError(
+            f"`edge` of the test pipeline's ResizeEdge should be 'short', but got "
+            f'{resize["edge"]!r}: a file does not say how pictures are resized that way'
+        )
+    return int(resize.get('scale', 0))
 
 
 def _limits(resize: Settings) -> tuple[int, int]:

@@ -12,6 +12,10 @@ from mmqnet.version import __version__
 
 TASKS = ('detection', 'classification')
 OUTPUTS = ('boxes', 'scores', 'raw')
+_RESIZING = dict(
+    resize_interpolation=('nearest', 'bilinear', 'bicubic', 'area', 'box', 'lanczos', 'hamming'),
+    resize_backend=('cv2', 'pillow'),
+)
 _CLEARLY = 1e-3  # of a pixel's step: more than rounding
 
 
@@ -34,6 +38,8 @@ class FileMetadata:
         resize_scale: Limits of the longer and the shorter side, where the ratio is kept; 0 for
             none.
         resize_edge: Length of the short edge before the center is cropped; 0 for no such crop.
+        resize_interpolation: How, by MMCV's name.
+        resize_backend: By which of MMCV's backends, ``'cv2'`` or ``'pillow'``.
         clip_border: Whether boxes end at the border of the image, or of what the data pipeline has
             padded it to.
         score_threshold: Below it no box is reported.
@@ -58,6 +64,8 @@ class FileMetadata:
     pad_value: tuple[float, ...] = (0.0, 0.0, 0.0)
     resize_scale: tuple[int, int] = (0, 0)
     resize_edge: int = 0
+    resize_interpolation: str = 'bilinear'
+    resize_backend: str = 'cv2'
     clip_border: bool = True
     score_threshold: float = 0.0
     iou_threshold: float = 0.0
@@ -132,6 +140,9 @@ class FileMetadata:
                 values[item.name] = _parsed(item, strings[item.name], path)
         check_choice(values['task'], TASKS, 'task')
         check_choice(values['outputs'], OUTPUTS, 'outputs')
+        for name, choices in _RESIZING.items():
+            if name in values:
+                check_choice(values[name], choices, name)
         return cls(**values)
 
 

@@ -38,6 +38,15 @@ def test_upstream_configs(name, shape, keep_ratio, classes):
     assert len(classes_of(config)) == classes
 
 
+def test_how_pictures_are_resized():
+    how = dict(type='ResizeEdge', scale=9, edge='short', backend='pillow', interpolation='bicubic')
+    found = input_format(config_of(how), MEAN, STD, inside=True)
+    keys = ('resize_edge', 'resize_backend', 'resize_interpolation')
+    assert [found[key] for key in keys] == [9, 'pillow', 'bicubic']
+    with pytest.raises(ValueError, match=r"ResizeEdge should be 'short', but got 'long'"):
+        input_format(config_of(dict(how, edge='long')), MEAN, STD, inside=True)
+
+
 def test_no_size():
     with pytest.raises(ValueError, match=r"but got \['LoadImageFromFile'\]; name the shape"):
         default_shape(config_of(dict(type='LoadImageFromFile')))

@@ -11,8 +11,10 @@ import pytest
 import torch
 from exported import SIZE, small_detector
 from families import CLASSIFIERS, small_config
+from mmcv.transforms import CenterCrop
 from mmdet.structures import DetDataSample
 from mmengine.registry import MODELS, DefaultScope
+from mmpretrain.datasets.transforms import ResizeEdge
 from mmpretrain.structures import DataSample
 from onnx import TensorProto, helper
 
@@ -269,11 +271,17 @@ class TestImages:
         assert image.shape[:2] == expected
         assert (high, wide) == (expected[0] / shape[0], expected[1] / shape[1])
 
-    def test_short_edge_and_crop(self):
-        file = FileMetadata('classification', 'scores', (8, 8), resize_edge=12)
-        image, _ = resize(picture(24, 36), file)
-        assert image.shape == (12, 18, 3)
-        np.testing.assert_array_equal(crop_center(image, file), image[2:10, 5:13])
+    @pytest.mark.parametrize('shape', [(24, 36), (25, 37), (37, 25), (29, 41), (10, 9)])
+    @pytest.mark.parametrize(
+        'how', [{}, dict(interpolation='bicubic'), dict(interpolation='bicubic', backend='pillow')]
+    )
+    def test_short_edge_and_crop(self, shape, how):
+        image = picture(*shape)
+        settings = {f'resize_{key}': value for key, value in how.items()}
+        file = FileMetadata('classification', 'scores', (8, 8), resize_edge=13, **settings)
+        found = crop_center(resize(image, file)[0], file)
+        results = CenterCrop(8)(ResizeEdge(13, edge='short', **how)(dict(img=image)))
+        np.testing.assert_array_equal(found, results['img'])
 
 
 def test_metadata_survive_strings():

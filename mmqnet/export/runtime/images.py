@@ -57,22 +57,28 @@ def resize(image: np.ndarray, metadata: FileMetadata) -> tuple[np.ndarray, tuple
     h, w = image.shape[:2]
     size = (width, height)
     if metadata.resize_edge:
-        factor = metadata.resize_edge / min(h, w)
-        size = (max(width, round(w * factor)), max(height, round(h * factor)))
+        edge = metadata.resize_edge  # ResizeEdge rounds down
+        size = (edge, int(edge * h / w)) if w < h else (int(edge * w / h), edge)
+        size = (max(width, size[0]), max(height, size[1]))
     elif metadata.keep_ratio:
         factor = min(width / w, height / h)
         if all(metadata.resize_scale):
             long, short = metadata.resize_scale
             factor = min(factor, long / max(h, w), short / min(h, w))
         size = (min(width, int(w * factor + 0.5)), min(height, int(h * factor + 0.5)))
-    image = mmcv.imresize(image, size)
+    image = mmcv.imresize(
+        image,
+        size,
+        interpolation=metadata.resize_interpolation,
+        backend=metadata.resize_backend,
+    )
     return image, (size[0] / w, size[1] / h)
 
 
 def crop_center(image: np.ndarray, metadata: FileMetadata) -> np.ndarray:
     """Return the middle of an image (h, w, 3), of the file's height and width."""
     height, width = metadata.input_size
-    top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
+    top, left = round((image.shape[0] - height) / 2), round((image.shape[1] - width) / 2)
     return image[top : top + height, left : left + width]
 
 
