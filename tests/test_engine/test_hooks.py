@@ -388,6 +388,26 @@ class TestGap:
             quantizer.evaluate_soft for quantizer in quantizers_of(runner.model).values()
         )
 
+    @pytest.mark.parametrize('averages', [False, True])
+    def test_hard_is_what_a_training_validates(self, configs, float_checkpoint, tmp_path, averages):
+        """An average with its batch statistics, in place of the weights that it is made of."""
+        hooks = [dict(type='EMAHook', momentum=0.1)] if averages else []
+        run = train(
+            configs,
+            tmp_path / 'run',
+            load_from=float_checkpoint,
+            default_hooks__gap__num_samples=100,
+            default_hooks__batch_norm=dict(type='mmqnet.BatchNormReestimationHook', num_samples=4),
+            custom_hooks=hooks,
+            train_cfg__max_epochs=1,
+            train_cfg__val_interval=1,
+        )
+        name = 'coco/bbox_mAP'
+        lines = [line for line in scalars(run) if name in line or f'gap/hard/{name}' in line]
+        (validated,) = (line[name] for line in lines if name in line)
+        (hard,) = (line[f'gap/hard/{name}'] for line in lines if f'gap/hard/{name}' in line)
+        assert hard == validated
+
     def test_a_resumed_run_measures_at_the_same_moments(self, configs, whole, tmp_path):
         """At every second epoch: after the second, which is the first one of this run."""
         run = train(

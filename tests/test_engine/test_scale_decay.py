@@ -17,7 +17,7 @@ from torch.distributed.optim import ZeroRedundancyOptimizer
 from toy_models import ready
 
 from mmqnet.engine.optimizers import check_optimizer_state, exempt_scales_from_decay
-from mmqnet.layers import parameter_roles
+from mmqnet.layers import frozen_parameters, parameter_roles
 from mmqnet.models import QuantizationConfig, convert
 from mmqnet.quantizers import quantizers_of
 
@@ -329,3 +329,14 @@ def test_a_second_time_changes_nothing():
     exempt_scales_from_decay(wrapper, None, model)
     assert [group['weight_decay'] for group in before] == [0.05, 0.0]
     assert len(wrapper.optimizer.param_groups) == 2
+
+
+def test_phases_hold_for_several_optimizers(tmp_path):
+    """Weight decay alone would move the fixed weights."""
+    phases = dict(type='mmqnet.PhaseHook', schedule=[dict(begin=0, phase='activations')])
+    runner = train(tmp_path, Several(), constructor=OneForEachChild, custom_hooks=[phases])
+    frozen = {id(parameter) for parameter in frozen_parameters(runner.model)}
+    names = {name for name, p in runner.model.named_parameters() if id(p) in frozen}
+    assert {name.split('.')[0] for name in names} == {'first', 'second'}
+    assert runner.changed
+    assert not names & runner.changed

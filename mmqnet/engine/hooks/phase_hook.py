@@ -8,6 +8,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from mmqnet.engine.modes import set_modes
+from mmqnet.engine.optimizers import wrappers_of
 from mmqnet.engine.progress import progress_of
 from mmqnet.engine.schedules import Phase, PhaseSchedule
 from mmqnet.engine.unwrap import with_averages
@@ -56,7 +57,8 @@ class PhaseHook(Hook):
         self._check_phases(self._models[0])
         self._phase = None
         self._update(runner)
-        runner.optim_wrapper.optimizer.register_step_pre_hook(self._skip_frozen)
+        for wrapper in wrappers_of(runner.optim_wrapper):
+            wrapper.optimizer.register_step_pre_hook(self._skip_frozen)
 
     def _check_phases(self, model: torch.nn.Module) -> None:
         weights, activations = weight_quantizers(model), activation_quantizers(model)

@@ -19,7 +19,8 @@ class SoftHardGapHook(Hook):
     """Validate with soft and with hard functions on a fixed part of the validation set.
 
     Logs ``gap/soft/METRIC``, ``gap/hard/METRIC`` and ``gap/METRIC`` (soft minus hard) beside the
-    metrics of the validation, so that log files and visualization backends hold the curve.
+    metrics of the validation, so that log files and visualization backends hold the curve. Where an
+    EMAHook averages the weights, both are of the average, as the validation is.
 
     Args:
         interval (int): Do it at every ``interval``-th validation, counted from the beginning of the
@@ -35,8 +36,8 @@ class SoftHardGapHook(Hook):
         >>> hook = HOOKS.build(dict(type='mmqnet.SoftHardGapHook', interval=2, num_samples=500))
     """
 
-    # after a validation's other hooks, when EMA has swapped its weights back
-    priority = 'LOWEST'
+    # before EMAHook takes back the average, which has just been validated and will be used
+    priority = 'ABOVE_NORMAL'
 
     def __init__(self, interval: int = 1, num_samples: int = 200) -> None:
         check_positive_integer(interval, 'SoftHardGapHook.interval')
