@@ -2,7 +2,8 @@
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -63,9 +64,27 @@ class TrainingLoss:
         return sum(loss * share for loss, share in zip(losses, shares, strict=True))
 
     def _of_batch(self, batch: Any, position: int) -> Tensor:
-        with random_state_of(self._seed + position):  # heads may draw samples
+        # heads may draw samples
+        with random_state_of(self._seed + position), _losses_as_in_training(self._model):
             losses = run_model(self._model, batch, 'loss')
         return self._model.parse_losses(losses)[0]  # type: ignore[operator]
+
+
+@contextmanager
+def _losses_as_in_training(model: nn.Module) -> Iterator[None]:
+    """Let a detector and its heads return what their losses take; the layers go on evaluating.
+
+    Some return something else in evaluation: FCOS multiplies its boxes by the strides.
+    """
+    heads = (getattr(model, name, None) for name in ('rpn_head', 'bbox_head'))
+    flags = {part: part.training for part in (model, *heads) if part is not None}
+    for part in flags:
+        part.training = True
+    try:
+        yield
+    finally:
+        for part, flag in flags.items():
+            part.training = flag
 
 
 def measure_fast(

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from families import DETECTORS, small_config
 from mmdet.structures import DetDataSample
 from mmengine.config import Config
 from mmengine.model import BaseModel
+from mmengine.registry import MODELS, DefaultScope
 from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
@@ -114,6 +116,26 @@ def test_the_mean_loss_is_taken_in_batches_of_the_training(prepared, own_sampler
     hook.remove()
     assert mean > 0
     assert sizes == [3, 3, 1]
+
+
+@pytest.mark.parametrize('name', ['FCOS', 'VFNet', 'DINO'])
+def test_the_loss_is_that_of_the_training(prepared, name):
+    """In evaluation FCOS has larger boxes, VFNet fewer outputs and DINO no denoising."""
+    (family,) = (family for family in DETECTORS if family.name == name)
+    settings = small_config(family).model
+    if name == 'FCOS':
+        settings.bbox_head.norm_on_bbox = True
+    torch.manual_seed(0)
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        model = MODELS.build(settings)
+    for module in model.train().modules():  # whose backbone has frozen statistics
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    loss = TrainingLoss(model, prepared[1], 1)
+    expected = float(loss.of_sample(0))
+    with quantizers_off(model):
+        assert float(loss.of_sample(0)) == pytest.approx(expected, rel=1e-5)
+        assert not any(module.training for module in model.modules())
 
 
 class Stopped(TrainingLoss):
