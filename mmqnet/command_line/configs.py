@@ -51,10 +51,10 @@ def load_config(args: argparse.Namespace, loaders: tuple[str, ...]) -> Config:
     with naming(f'the config file {args.config!r} cannot be read'):
         config = Config.fromfile(args.config)
     config.launcher = args.launcher
-    if config.get('default_scope') == 'mmpretrain':
-        _complete_mmpretrain(config)
     if args.cfg_options is not None:
         config.merge_from_dict(_read_settings(args.cfg_options))
+    if config.get('default_scope') == 'mmpretrain':
+        _complete_mmpretrain(config)
     if args.work_dir is not None:
         config.work_dir = args.work_dir
     elif config.get('work_dir') is None:
@@ -110,7 +110,7 @@ def _complete_mmpretrain(config: Config) -> None:
     for key in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
         if config.get(key):
             config[key] = {**_MMPRETRAIN_LOADER, **config[key]}
-            if not config[key]['num_workers']:
+            if not config[key].get('num_workers'):
                 config[key]['persistent_workers'] = False
 
 

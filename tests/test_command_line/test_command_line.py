@@ -72,6 +72,10 @@ def test_loaders_of_mmpretrain_are_completed(tmp_path):
     assert config.train_dataloader.persistent_workers is False
     assert config.val_dataloader.persistent_workers is True
     assert config.val_dataloader.pin_memory is False
+    options = ['val_dataloader.num_workers=0', 'test_dataloader.batch_size=1']
+    config = load_config(parse(path, '--cfg-options', *options), ())
+    assert config.val_dataloader.persistent_workers is False
+    assert config.test_dataloader.persistent_workers is False
 
 
 @pytest.mark.parametrize(
