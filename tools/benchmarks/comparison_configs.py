@@ -13,6 +13,7 @@ DEMO = ROOT / 'configs' / 'demo'
 RECIPES = ROOT / 'configs' / '_base_' / 'quantization'
 FLOAT_CONFIG = DEMO / 'ssd_r18_digits.py'
 QUANTIZED_BASE = DEMO / '_base_' / 'ssd_r18_digits_qat.py'
+BATCH_NORM = DEMO / '_base_' / 'batch_norm.py'
 # One start for all, on whatever machine the next training runs; docs/methods.md tells of it.
 START = ROOT / 'docs' / 'experiments' / 'ssd_r18_digits_float.pth'
 
@@ -33,8 +34,11 @@ def paper_temperature(start: float = 10, end: float = 100) -> dict:
 
 
 def float_model() -> list[str]:
-    """Return the lines of a config with the float model."""
-    return [f'_base_ = {str(FLOAT_CONFIG)!r}', 'default_hooks = dict()']
+    """Return the lines of a config with the float model, and the hook that all models have."""
+    return [
+        f'_base_ = {[str(FLOAT_CONFIG), str(BATCH_NORM)]}',
+        'default_hooks = dict(**_base_.batch_norm_hooks)',
+    ]
 
 
 def quantized_model(recipe: str) -> list[str]:

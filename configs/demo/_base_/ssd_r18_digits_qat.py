@@ -1,5 +1,5 @@
 # What all quantized SSDs of the demo share: two epochs from the float checkpoint
-_base_ = '../ssd_r18_digits.py'
+_base_ = ['../ssd_r18_digits.py', './batch_norm.py']
 
 model = dict(
     type='mmqnet.QuantizedModel',
@@ -17,8 +17,4 @@ param_scheduler[0].update(eta_max=1e-3, pct_start=0.1, total_steps=max_epochs)
 digits_hooks = dict(
     calibration=dict(type='mmqnet.CalibrationHook', num_samples=256),
     gap=dict(type='mmqnet.SoftHardGapHook', num_samples=100),
-)
-# what soft functions leave in the batch statistics is worth a point at 2 bits
-batch_norm_hooks = dict(
-    batch_norm=dict(type='mmqnet.BatchNormReestimationHook', num_samples=1000),
 )
