@@ -552,7 +552,7 @@ class TestShortTraining:
         assert [line for line in short[1] if line.startswith('Soft/hard gap')] == expected
 
     def test_far_from_the_staircase(self, short):
-        temperature, gap = (line for line in short[1] if 'far from the staircase' in line)
+        gap, temperature = (line for line in short[1] if 'far from the staircase' in line)
         assert re.match(
             r'The training ends at T = 20, .*soft and hard weights differ by \d%', temperature
         )
