@@ -2,6 +2,8 @@
 
 import pickle
 import re
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -54,6 +56,17 @@ def test_equals_the_checkpoint(server, configs, exported, of_checkpoint, backend
         found, other = found['pred_instances'], other['pred_instances']
         assert len(found['scores']) == len(other['scores']) > 0
         torch.testing.assert_close(found['scores'], other['scores'], atol=1e-4, rtol=0)
+
+
+def test_several_processes(configs, exported, of_checkpoint, root, tmp_path):
+    command = [sys.executable, '-m', 'torch.distributed.run', '--nproc-per-node=2']
+    command += ['--rdzv-backend=c10d', '--rdzv-endpoint=127.0.0.1:0', root / 'tools' / 'test.py']
+    command += [configs / 'distributed.py', exported, '--backend', 'onnxruntime']
+    command += ['--launcher', 'pytorch', '--work-dir', tmp_path]
+    result = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=600)
+    output = result.stdout + result.stderr
+    assert result.returncode == 0, output[-3000:]
+    assert re.findall(r'coco/bbox_mAP\w*: +[-\d.]+', result.stdout)[-6:] == of_checkpoint[1]
 
 
 def test_exported_file_without_a_backend(server, configs, exported, tmp_path):

@@ -43,6 +43,8 @@ def evaluate_exported(config: Config, path: str, backend: str) -> None:
         kind, head = 'ExportedRawDetector', {key: model[key] for key in ('bbox_head', 'test_cfg')}
     config.model = ConfigDict(type=f'mmqnet.{kind}', path=path, backend=backend, **head)
     config.pop('data_preprocessor', None)  # it is in the file
+    # DistributedDataParallel refuses a model without parameters
+    config.model_wrapper_cfg = dict(type='MMSeparateDistributedDataParallel', device_ids=None)
     config.load_from, config.resume, config.custom_hooks = None, False, []
     hooks = config.get('default_hooks') or {}
     config.default_hooks = {name: hook for name, hook in hooks.items() if name in _HOOKS}

@@ -41,7 +41,7 @@ class ExportedRawDetector(ExportedDetector):
     ) -> None:
         super().__init__(path, backend, threads)
         settings = dict(bbox_head, train_cfg=None, test_cfg=test_cfg, init_cfg=None)
-        self.head = MODELS.build(settings)
+        self.head = MODELS.build(settings).requires_grad_(False)
 
     @torch.no_grad()
     def decode(
