@@ -10,9 +10,9 @@ from typing_extensions import Self
 from mmqnet.checks import check_choice, is_list_of_numbers
 from mmqnet.version import __version__
 
-TASKS = ('detection', 'classification')
-OUTPUTS = ('boxes', 'scores', 'raw')
-_RESIZING = dict(
+_CHOICES = dict(
+    task=('detection', 'classification'),
+    outputs=('boxes', 'scores', 'raw'),
     resize_interpolation=('nearest', 'bilinear', 'bicubic', 'area', 'box', 'lanczos', 'hamming'),
     resize_backend=('cv2', 'pillow'),
 )
@@ -138,9 +138,7 @@ class FileMetadata:
         for item in fields(cls):
             if item.name in strings:
                 values[item.name] = _parsed(item, strings[item.name], path)
-        check_choice(values['task'], TASKS, 'task')
-        check_choice(values['outputs'], OUTPUTS, 'outputs')
-        for name, choices in _RESIZING.items():
+        for name, choices in _CHOICES.items():
             if name in values:
                 check_choice(values[name], choices, name)
         return cls(**values)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from mmqnet.calibration import batch_of, batch_size_of, random_state_of, run_model
+from mmqnet.calibration import batch_of, batch_size_of, modes_kept, random_state_of, run_model
 from mmqnet.sensitivity.alternatives import Alternatives
 from mmqnet.sensitivity.direct import replaced
 from mmqnet.sensitivity.fast import estimate_errors
@@ -77,14 +77,11 @@ def _losses_as_in_training(model: nn.Module) -> Iterator[None]:
     Some return something else in evaluation: FCOS multiplies its boxes by the strides.
     """
     heads = (getattr(model, name, None) for name in ('rpn_head', 'bbox_head'))
-    flags = {part: part.training for part in (model, *heads) if part is not None}
-    for part in flags:
-        part.training = True
-    try:
+    with modes_kept(model):
+        for part in (model, *heads):
+            if part is not None:
+                part.training = True
         yield
-    finally:
-        for part, flag in flags.items():
-            part.training = flag
 
 
 def measure_fast(
