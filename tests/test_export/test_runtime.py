@@ -271,11 +271,17 @@ class TestImages:
         assert image.shape[:2] == expected
         assert (high, wide) == (expected[0] / shape[0], expected[1] / shape[1])
 
+    def test_short_edge_and_crop(self):
+        file = FileMetadata('classification', 'scores', (8, 8), resize_edge=12)
+        image, _ = resize(picture(24, 36), file)
+        assert image.shape == (12, 18, 3)
+        np.testing.assert_array_equal(crop_center(image, file), image[2:10, 5:13])
+
     @pytest.mark.parametrize('shape', [(24, 36), (25, 37), (37, 25), (29, 41), (10, 9)])
     @pytest.mark.parametrize(
         'how', [{}, dict(interpolation='bicubic'), dict(interpolation='bicubic', backend='pillow')]
     )
-    def test_short_edge_and_crop(self, shape, how):
+    def test_short_edge_and_crop_are_those_of_the_pipeline(self, shape, how):
         image = picture(*shape)
         settings = {f'resize_{key}': value for key, value in how.items()}
         file = FileMetadata('classification', 'scores', (8, 8), resize_edge=13, **settings)
