@@ -35,6 +35,11 @@ def parse_args() -> argparse.Namespace:
         help='training samples that calibrate the activations (default 1000)',
     )
     parser.add_argument(
+        '--match-outputs',
+        action='store_true',
+        help='give layers with a bias the mean and the standard deviation of their float outputs',
+    )
+    parser.add_argument(
         '--reestimate-bn',
         type=positive_integer,
         nargs='?',
@@ -84,6 +89,8 @@ def main() -> None:
     from mmqnet.calibration import (
         calibrate_on_samples,
         learning_batch_norms,
+        match_on_samples,
+        matchable_layers,
         reestimate_on_samples,
     )
     from mmqnet.command_line import build_runner, check_checkpoint, load_config, load_float
@@ -95,6 +102,8 @@ def main() -> None:
     config.update(load_from=None, resume=False)
     runner = build_runner(config)
     model = unwrap(runner.model)
+    if args.match_outputs:
+        matchable_layers(model)
     if args.reestimate_bn:
         learning_batch_norms(model)
     with safe_loading(args.trust_checkpoint):
@@ -102,6 +111,8 @@ def main() -> None:
     train = runner.build_dataloader(config.train_dataloader, seed=runner.seed)
     done = calibrate_on_samples(model, train, args.num_samples)
     runner.logger.info(f'Calibrated {len(done)} quantizers')
+    if args.match_outputs:
+        match_on_samples(model, train, done, args.num_samples)
     if args.reestimate_bn:
         reestimate_on_samples(model, train, args.reestimate_bn)
     if is_main_process():

@@ -1,4 +1,4 @@
-"""Samples of weights and activations, to which quantizers are fitted; batch statistics."""
+"""Samples of weights and activations, to which quantizers are fitted; statistics of the model."""
 
 from mmqnet.calibration.batch_norm import learning_batch_norms, reestimate_batch_norm
 from mmqnet.calibration.calibrate import (
@@ -8,12 +8,14 @@ from mmqnet.calibration.calibrate import (
 )
 from mmqnet.calibration.float_activations import report_float_activations
 from mmqnet.calibration.modes import modes_kept
+from mmqnet.calibration.output_statistics import match_outputs, matchable_layers
 from mmqnet.calibration.samples import SampleCollector
 from mmqnet.calibration.training_samples import (
     batch_of,
     batch_size_of,
     calibrate_on_samples,
     collect_on_samples,
+    match_on_samples,
     random_state_of,
     reestimate_on_samples,
     run_model,
@@ -29,6 +31,9 @@ __all__ = [
     'collect_on_samples',
     'collect_samples',
     'learning_batch_norms',
+    'match_on_samples',
+    'match_outputs',
+    'matchable_layers',
     'modes_kept',
     'pending_quantizers',
     'random_state_of',

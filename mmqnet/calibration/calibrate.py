@@ -50,7 +50,7 @@ def calibrate(
     """
     pending = pending_quantizers(model)
     for name, sample in collect_samples(model, batches, forward, progress_bar).items():
-        _initialize(name, pending[name], sample)
+        initialize(name, pending[name], sample)
     _broadcast(pending)
     report_float_activations(model, among=pending)
     return list(pending)
@@ -85,10 +85,10 @@ def collect_samples(
     pending = pending_quantizers(model)
     if not pending:
         return {}
-    weights = {n: layers for n, layers in _weights_to_quantize(model).items() if n in pending}
+    weights = {n: layers for n, layers in weights_to_quantize(model).items() if n in pending}
     inputs = {n: q for n, q in pending.items() if n not in weights}
     with together('calibration'):
-        samples = {n: _weight_sample(n, pending[n], layers) for n, layers in weights.items()}
+        samples = {n: weight_sample(n, pending[n], layers) for n, layers in weights.items()}
         with _observed(model, pending, inputs) as (collectors, called):
             for batch in progress_bar(batches if inputs else itertools.islice(batches, 1)):
                 forward(batch)
@@ -98,7 +98,7 @@ def collect_samples(
     return samples
 
 
-def _weights_to_quantize(model: nn.Module) -> dict[str, dict[str, QuantizedLayer]]:
+def weights_to_quantize(model: nn.Module) -> dict[str, dict[str, QuantizedLayer]]:
     """Return for each weight quantizer by name the layers that it is of, by name."""
     names = {id(quantizer): name for name, quantizer in quantizers_of(model).items()}
     found: dict[str, dict[str, QuantizedLayer]] = {}
@@ -109,7 +109,17 @@ def _weights_to_quantize(model: nn.Module) -> dict[str, dict[str, QuantizedLayer
 
 
 @torch.no_grad()
-def _weight_sample(name: str, quantizer: Quantizer, layers: Mapping[str, QuantizedLayer]) -> Sample:
+def weight_sample(name: str, quantizer: Quantizer, layers: Mapping[str, QuantizedLayer]) -> Sample:
+    """Return what the quantizer of the weights of some layers is fitted to.
+
+    Args:
+        name: Name of the quantizer.
+        quantizer: It.
+        layers: By name, one or, if they share the quantizer, more.
+
+    Raises:
+        ValueError: If weights are not finite.
+    """
     weights = [_finite_weight(*item) for item in layers.items()]
     axis = next(iter(layers.values())).channel_axis
     if len(weights) > 1:  # that share a function
@@ -150,7 +160,8 @@ def _check_signed(name: str, quantizer: Quantizer) -> None:
         )
 
 
-def _initialize(name: str, quantizer: Quantizer, sample: Sample) -> None:
+def initialize(name: str, quantizer: Quantizer, sample: Sample) -> None:
+    """Fit a quantizer to a sample, and warn of samples that tell nothing."""
     low, high = sample.values.aminmax()
     if low == high:
         print_log(
@@ -189,7 +200,7 @@ def _observed(
         for name, layer in _quantized_layers(model).items()
     ]
     for name, quantizer in pending.items():
-        quantizer.observer = collectors.get(name, _ignore)
+        quantizer.observer = collectors.get(name, pass_unchanged)
     try:
         with modes_kept(model), torch.no_grad():
             model.eval()
@@ -201,7 +212,7 @@ def _observed(
             quantizer.observer = None
 
 
-def _ignore(x: Tensor) -> None:
+def pass_unchanged(x: Tensor) -> None:
     """Observe nothing; while it has an observer, a quantizer passes its input."""
 
 

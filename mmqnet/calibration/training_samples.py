@@ -2,7 +2,7 @@
 
 import functools
 import random
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from mmqnet.calibration.batch_norm import reestimate_batch_norm
 from mmqnet.calibration.calibrate import calibrate, collect_samples
+from mmqnet.calibration.output_statistics import match_outputs
 from mmqnet.quantizers import Sample
 
 
@@ -54,6 +55,31 @@ def collect_on_samples(
         samples = sample_loader(train, num_samples, seed)
         run = functools.partial(run_model, model)
         return collect_samples(model, samples, run, _progress_bar('Calibrating'))
+
+
+def match_on_samples(
+    model: nn.Module,
+    train: DataLoader[Any],
+    names: Collection[str],
+    num_samples: int = 1000,
+    seed: int = 0,
+) -> list[str]:
+    """Match the outputs of layers on random training samples, see :func:`match_outputs`.
+
+    Args:
+        model: As for :func:`calibrate_on_samples`, calibrated.
+        train: As there.
+        names: Quantizers that have just been fitted.
+        num_samples: As there.
+        seed: As there.
+
+    Returns:
+        list[str]: Names of the layers whose outputs match now.
+    """
+    with random_state_of(seed):
+        samples = sample_loader(train, num_samples, seed)
+        run = functools.partial(run_model, model)
+        return match_outputs(model, names, samples, run, _progress_bar('Matching outputs'))
 
 
 def reestimate_on_samples(

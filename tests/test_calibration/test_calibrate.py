@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from toy_models import activation_config, build, quantized, resnet, weight_config
 
-from mmqnet.calibration import calibrate, reestimate_batch_norm
+from mmqnet.calibration import calibrate, match_outputs, reestimate_batch_norm
 from mmqnet.layers import QuantLinear
 from mmqnet.quantizers import Mode, quantizers_of
 
@@ -188,7 +188,7 @@ PROCESS = """
 import sys, torch
 import torch.distributed as dist
 from test_calibrate import Net, batches
-from mmqnet.calibration import calibrate, reestimate_batch_norm
+from mmqnet.calibration import calibrate, match_outputs, reestimate_batch_norm
 from mmqnet.quantizers import Mode
 from torch.profiler import profile
 
@@ -197,13 +197,15 @@ rank = dist.get_rank()
 torch.manual_seed(0)
 net = Net()
 with profile(record_shapes=True) as recorded:
-    calibrate(net, batches(6)[rank::2], net)
+    names = calibrate(net, batches(6)[rank::2], net)
 gathered = [e.input_shapes[0][0] for e in recorded.events() if e.name == 'gloo:all_gather']
 torch.save(max(gathered), f'{sys.argv[1]}/largest{rank}.pth')
 torch.save(net.state_dict(), f'{sys.argv[1]}/calibrated{rank}.pth')
 # one brings two batches, the other three
 reestimate_batch_norm(net, batches(5)[2 * rank : 2 + 3 * rank], net)
 torch.save(net.state_dict(), f'{sys.argv[1]}/reestimated{rank}.pth')
+match_outputs(net, names, batches(6)[rank::2], net)
+torch.save(net.state_dict(), f'{sys.argv[1]}/matched{rank}.pth')
 
 
 def note_error(name, net, samples):
@@ -225,8 +227,9 @@ dist.destroy_process_group()  # its threads may abort a process that ends with t
 
 @pytest.fixture(scope='module')
 def processes(tmp_path_factory):
-    """What each of two processes has: its model after calibration and after new batch statistics,
-    the bytes of the largest tensor that it sent at calibration, and the messages of errors."""
+    """What each of two processes has: its model after calibration, after new batch statistics and
+    with outputs that match, the bytes of the largest tensor that it sent at calibration, and the
+    messages of errors."""
     folder = tmp_path_factory.mktemp('processes')
     script = folder / 'process.py'
     here = Path(__file__).resolve().parent
@@ -238,11 +241,11 @@ def processes(tmp_path_factory):
                str(script), str(folder)]  # fmt: skip
     result = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert result.returncode == 0, result.stderr[-3000:]
-    steps = 'calibrated', 'largest', 'reestimated', 'failure', 'difference'
+    steps = 'calibrated', 'largest', 'reestimated', 'matched', 'failure', 'difference'
     return {step: [torch.load(folder / f'{step}{rank}.pth') for rank in (0, 1)] for step in steps}
 
 
-@pytest.mark.parametrize('step', ['calibrated', 'reestimated'])
+@pytest.mark.parametrize('step', ['calibrated', 'reestimated', 'matched'])
 def test_two_processes_end_with_the_same_bits(processes, step):
     first, second = processes[step]
     assert all(torch.equal(value, second[key]) for key, value in first.items())
@@ -284,3 +287,12 @@ def test_two_processes_average_batch_statistics_over_all_batches(processes):
         torch.testing.assert_close(processes['reestimated'][0][key], value)
     before = processes['calibrated'][0]['norm.running_mean']
     assert not torch.allclose(alone.norm.running_mean, before)
+
+
+def test_two_processes_match_the_outputs_of_all_batches(processes):
+    alone = Net()
+    alone.load_state_dict(processes['reestimated'][0])
+    assert match_outputs(alone, list(quantizers_of(alone)), batches(6), alone) == ['second']
+    for key, value in alone.state_dict().items():
+        torch.testing.assert_close(processes['matched'][0][key], value)
+    assert not torch.allclose(alone.second.bias, processes['reestimated'][0]['second.bias'])

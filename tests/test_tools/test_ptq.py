@@ -79,6 +79,26 @@ def test_batch_statistics_change_only_when_asked_for(ptq, detector, configs, flo
     assert all(key.endswith(('running_mean', 'running_var')) for key in changed)
 
 
+def test_outputs_are_matched_when_asked_for(ptq, configs, float_checkpoint, tmp_path):
+    text = (configs / 'quantized.py').read_text()
+    config = configs / 'quantized_neck.py'
+    config.write_text(text.replace("['backbone']", "['neck']"))
+    given = state_of(float_checkpoint)
+    changed = {}
+    for name, options in (('plain', []), ('matched', ['--match-outputs'])):
+        ptq(config, float_checkpoint, tmp_path / name, '--num-samples', 4, *options)
+        found = state_of(tmp_path / name / 'ptq.pth')
+        changed[name] = {key for key, value in given.items() if not torch.equal(found[key], value)}
+    assert not changed['plain']
+    layers = [f'neck.extra_layers.0.{i}.conv' for i in (0, 1)]
+    assert changed['matched'] == {f'{name}.{key}' for name in layers for key in ('weight', 'bias')}
+
+
+def test_outputs_that_cannot_be_matched(ptq, configs, float_checkpoint, tmp_path):
+    with pytest.raises(ValueError, match=r'no quantized layer of \w+ has a bias'):
+        ptq(configs / 'quantized.py', float_checkpoint, tmp_path / 'run', '--match-outputs')
+
+
 def test_the_test_tool_finds_the_same(ptq, detector, configs, tmp_path):
     assert any('bbox_mAP' in name for name in detector[0])
     metrics = ptq(configs / 'quantized.py', detector[1], tmp_path / 'run', tool='test')

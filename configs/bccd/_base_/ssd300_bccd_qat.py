@@ -9,6 +9,7 @@ model = dict(
 optim_wrapper = dict(constructor='mmqnet.QuantOptimWrapperConstructor')
 # over those of the recipe
 bccd_hooks = dict(
-    calibration=dict(type='mmqnet.CalibrationHook', num_samples=100),
+    # VGG16 has no batch normalization
+    calibration=dict(type='mmqnet.CalibrationHook', num_samples=100, match_outputs=True),
     gap=dict(type='mmqnet.SoftHardGapHook', num_samples=20),
 )

@@ -7,7 +7,12 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import nn
 
-from mmqnet.calibration import calibrate_on_samples, pending_quantizers
+from mmqnet.calibration import (
+    calibrate_on_samples,
+    match_on_samples,
+    matchable_layers,
+    pending_quantizers,
+)
 from mmqnet.checks import check_bool, check_positive_integer, check_seed
 from mmqnet.engine.hooks.phase_hook import PhaseHook
 from mmqnet.engine.loading import check_checkpoint, check_file, warn_of_random_weights
@@ -33,6 +38,9 @@ class CalibrationHook(Hook):
     Args:
         num_samples (int): Training samples for the activations; default 1000, as in the paper.
         seed (int): Of their choice. Default 0.
+        match_outputs (bool): Whether layers with a bias get weights and a bias with which their
+            outputs keep the mean and the standard deviation that they had in float, see
+            :func:`match_outputs`; for models without batch normalization. Default False.
         from_scratch (bool): Whether the training is meant to start from random weights; otherwise
             it warns of them. Default False.
 
@@ -48,12 +56,20 @@ class CalibrationHook(Hook):
     # after PhaseHook, which says what quantizes
     priority = 'ABOVE_NORMAL'
 
-    def __init__(self, num_samples: int = 1000, seed: int = 0, from_scratch: bool = False) -> None:
+    def __init__(
+        self,
+        num_samples: int = 1000,
+        seed: int = 0,
+        match_outputs: bool = False,
+        from_scratch: bool = False,
+    ) -> None:
         check_positive_integer(num_samples, 'CalibrationHook.num_samples')
         check_seed(seed, 'CalibrationHook.seed')
+        check_bool(match_outputs, 'CalibrationHook.match_outputs')
         check_bool(from_scratch, 'CalibrationHook.from_scratch')
         self._num_samples = num_samples
         self._seed = seed
+        self._match_outputs = match_outputs
         self._from_scratch = from_scratch
         self._waiting: list[Quantizer] = []
 
@@ -63,9 +79,11 @@ class CalibrationHook(Hook):
         Scales lose their weight decay, and rates keep their ratios under OneCycleLR.
 
         Raises:
-            ValueError: If the file is no complete checkpoint.
+            ValueError: If the file is no complete checkpoint, or no layer's outputs can be matched.
         """
         check_file(runner)
+        if self._match_outputs:
+            matchable_layers(unwrap(runner.model))
         keep_rate_ratios(runner.optim_wrapper, runner.param_schedulers)  # before groups are split
         exempt_scales_from_decay(runner.optim_wrapper, runner.param_schedulers, runner.model)
 
@@ -103,8 +121,12 @@ class CalibrationHook(Hook):
         train = runner.train_dataloader
         done = calibrate_on_samples(model, train, self._num_samples, self._seed)
         for average in averages:
-            _copy_quantizers(done, model, average)
+            _copy_modules(done, model, average)
         runner.logger.info(f'Calibrated {len(done)} quantizers')
+        if self._match_outputs:
+            matched = match_on_samples(model, train, done, self._num_samples, self._seed)
+            for average in averages:
+                _copy_modules(matched, model, average)
         self._waiting = [quantizer for quantizer in self._waiting if not quantizer.is_calibrated]
 
 
@@ -119,8 +141,7 @@ def _share_buffers(model: nn.Module) -> None:
             broadcast(buffer)
 
 
-def _copy_quantizers(names: list[str], source: nn.Module, target: nn.Module) -> None:
+def _copy_modules(names: list[str], source: nn.Module, target: nn.Module) -> None:
     """Averages of numbers from before the calibration would mean nothing."""
-    calibrated, copies = quantizers_of(source), quantizers_of(target)
     for name in names:
-        copies[name].load_state_dict(calibrated[name].state_dict())
+        target.get_submodule(name).load_state_dict(source.get_submodule(name).state_dict())
