@@ -50,7 +50,7 @@ def calibrate(
     """
     pending = pending_quantizers(model)
     for name, sample in collect_samples(model, batches, forward, progress_bar).items():
-        initialize(name, pending[name], sample)
+        _initialize(name, pending[name], sample)
     _broadcast(pending)
     report_float_activations(model, among=pending)
     return list(pending)
@@ -85,7 +85,7 @@ def collect_samples(
     pending = pending_quantizers(model)
     if not pending:
         return {}
-    weights = {n: layers for n, layers in weights_to_quantize(model).items() if n in pending}
+    weights = {n: layers for n, layers in _weights_to_quantize(model).items() if n in pending}
     inputs = {n: q for n, q in pending.items() if n not in weights}
     with together('calibration'):
         samples = {n: weight_sample(n, pending[n], layers) for n, layers in weights.items()}
@@ -98,7 +98,7 @@ def collect_samples(
     return samples
 
 
-def weights_to_quantize(model: nn.Module) -> dict[str, dict[str, QuantizedLayer]]:
+def _weights_to_quantize(model: nn.Module) -> dict[str, dict[str, QuantizedLayer]]:
     """Return for each weight quantizer by name the layers that it is of, by name."""
     names = {id(quantizer): name for name, quantizer in quantizers_of(model).items()}
     found: dict[str, dict[str, QuantizedLayer]] = {}
@@ -160,8 +160,7 @@ def _check_signed(name: str, quantizer: Quantizer) -> None:
         )
 
 
-def initialize(name: str, quantizer: Quantizer, sample: Sample) -> None:
-    """Fit a quantizer to a sample, and warn of samples that tell nothing."""
+def _initialize(name: str, quantizer: Quantizer, sample: Sample) -> None:
     low, high = sample.values.aminmax()
     if low == high:
         print_log(

@@ -1,5 +1,6 @@
 """Outputs of quantized layers with the mean and the standard deviation that they had in float."""
 
+import copy
 import math
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -11,7 +12,7 @@ from mmengine.dist import all_reduce_params, broadcast, is_distributed
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from mmqnet.calibration.calibrate import initialize, pass_unchanged, weight_sample
+from mmqnet.calibration.calibrate import pass_unchanged, weight_sample
 from mmqnet.calibration.modes import modes_kept
 from mmqnet.calibration.processes import together
 from mmqnet.layers import QuantizedLayer
@@ -35,8 +36,8 @@ def match_outputs(
     outputs shrink layer by layer, and their means move. Batch normalization takes that back; for
     layers without it, the weights of each channel are multiplied by the ratio of the standard
     deviations, their quantizer is fitted again, and the difference of the means is added to the
-    bias. It is the correction of Nagel et al. (ICCV 2019, section 4.2), for both moments as in
-    Banner et al. (NeurIPS 2019, section 4), and measured at the outputs.
+    bias, in frozen layers too. It is the correction of Nagel et al. (ICCV 2019, section 4.2), for
+    both moments as in Banner et al. (NeurIPS 2019, section 4), and measured at the outputs.
 
     Each batch runs twice: with the new quantizers in float, and with hard functions. The second
     time, the output of a layer gets the moments of the first time before the next layer reads it,
@@ -45,7 +46,8 @@ def match_outputs(
 
     Args:
         model: A converted model, calibrated.
-        names: Quantizers that have just been fitted; the reference is the model without them.
+        names: Quantizers that have just been fitted; the reference is the model in which they pass
+            their inputs.
         batches: Training samples. On several processes each brings batches of its own, and all end
             with the same bits.
         forward: Runs the model on one batch.
@@ -57,16 +59,16 @@ def match_outputs(
 
     Raises:
         ValueError: As :func:`matchable_layers`; if the quantized weights of no layer grow with the
-            weights (DoReFa's do not), or outputs are not finite. The model is then as it was
-            before.
+            weights (DoReFa's do not), no batch reaches a layer, or outputs are not finite. The
+            model is then as it was before.
     """
-    new = {name: q for name, q in quantizers_of(model).items() if name in names}
+    new = [quantizer for name, quantizer in quantizers_of(model).items() if name in names]
     with modes_kept(model):
         model.eval()
         fitted = {
             name: layer
             for name, layer in matchable_layers(model).items()
-            if any(layer.weight_quantizer is quantizer for quantizer in new.values())
+            if layer.weight_quantizer in new
         }
         layers = {name: layer for name, layer in fitted.items() if _follows_size(name, layer)}
         if not layers:
@@ -79,16 +81,20 @@ def match_outputs(
         watched = {name: _Outputs(name, layer) for name, layer in layers.items()}
         with together('the matching of outputs'), _watching(watched.values()):
             for batch in progress_bar(batches):
-                with _in_float(new.values()):
+                with _in_float(new):
                     forward(batch)
                 forward(batch)
                 for outputs in watched.values():
                     outputs.end_batch()
         _merge_processes(watched)
         matched = [name for name, outputs in watched.items() if outputs.found.count]
+        if not matched:
+            raise ValueError(
+                'no training sample has reached a layer whose outputs are to be matched'
+            )
         for name in matched:
             watched[name].correct()
-    print_log(f'Matched the outputs of {len(matched)} layers', logger='current')
+    print_log(f'Matched the outputs of {len(matched)} of {len(fitted)} layers', logger='current')
     return matched
 
 
@@ -101,13 +107,15 @@ def matchable_layers(model: nn.Module) -> dict[str, QuantizedLayer]:
     Raises:
         ValueError: If there is none.
     """
-    owners = Counter(id(p) for m in model.modules() for p in m._parameters.values())
+    modules = dict(model.named_modules())
+    owners = Counter(id(p) for m in modules.values() for p in m._parameters.values())
+    layers = {name: m for name, m in modules.items() if isinstance(m, QuantizedLayer)}
+    owners.update(id(layer.weight_quantizer) for layer in layers.values())
     found = {
         name: layer
-        for name, layer in model.named_modules()
-        if isinstance(layer, QuantizedLayer)
-        and layer.weight_quantizer is not None
-        and not layer.weight_quantizer.config.is_shared
+        for name, layer in layers.items()
+        if layer.weight_quantizer is not None
+        and owners[id(layer.weight_quantizer)] == 1
         and all(
             layer._parameters.get(key) is not None and owners[id(layer._parameters[key])] == 1
             for key in ('weight', 'bias')
@@ -123,44 +131,43 @@ def matchable_layers(model: nn.Module) -> dict[str, QuantizedLayer]:
 
 
 def _follows_size(name: str, layer: QuantizedLayer) -> bool:
-    """Return whether twice the weights are quantized to twice the values."""
+    """Return whether half the weights are quantized to half the values."""
     assert layer.weight_quantizer is not None
-    weight, state = layer.weight.clone(), _copies(layer.weight_quantizer)
+    weight, state = layer.weight.clone(), copy.deepcopy(layer.weight_quantizer.state_dict())
     before = layer.quantized_weight().clone()
-    _scale_weights(name, layer, torch.tensor(2.0))
-    difference = layer.quantized_weight() - 2 * before
-    layer.weight.copy_(weight)
-    layer.weight_quantizer.load_state_dict(state)
-    return bool(difference.norm() <= 1e-3 * before.norm())
-
-
-def _copies(module: nn.Module) -> dict[str, Tensor]:
-    return {key: value.clone() for key, value in module.state_dict().items()}
+    try:
+        _scale_weights(name, layer, torch.tensor(0.5))
+        difference = 2 * layer.quantized_weight() - before
+    finally:
+        layer.weight.copy_(weight)
+        layer.weight_quantizer.load_state_dict(state)
+    # not exactly: rounding takes a weight that is at a threshold to another level
+    return bool(difference.norm() <= 0.1 * before.norm())
 
 
 def _scale_weights(name: str, layer: QuantizedLayer, factor: Tensor) -> None:
     quantizer = layer.weight_quantizer
     assert quantizer is not None
     layer.weight.mul_(factor)
-    initialize(f'{name}.weight_quantizer', quantizer, weight_sample(name, quantizer, {name: layer}))
+    quantizer.initialize(weight_sample(name, quantizer, {name: layer}))
 
 
 class _Moments:
     """Mean and variance of the channels over calls."""
 
-    def __init__(self, like: Tensor) -> None:
-        self.count = torch.zeros((), dtype=torch.float64, device=like.device)
-        self.total = torch.zeros(len(like), dtype=torch.float64, device=like.device)
+    def __init__(self, channels: Tensor) -> None:
+        self.total = torch.zeros_like(channels, dtype=torch.float64)
         self.squares = torch.zeros_like(self.total)
+        self.count = torch.zeros_like(self.total[0])
 
     @classmethod
     def of(cls, output: Tensor, axis: int) -> '_Moments':
-        moments = cls(output.movedim(axis, 0))
         axes = [i for i in range(output.dim()) if i != axis % output.dim()]
-        variance, mean = torch.var_mean(output.float(), axes, correction=0)
-        moments.count.fill_(output.numel() / len(mean))
+        variance, mean = (m.double() for m in torch.var_mean(output.float(), axes, correction=0))
+        moments = cls(mean)
+        moments.count.fill_(output.numel() // len(mean))
         moments.total.copy_(mean * moments.count)
-        moments.squares.copy_((variance + mean.double().square()) * moments.count)
+        moments.squares.copy_((variance + mean.square()) * moments.count)
         return moments
 
     @property
@@ -196,17 +203,15 @@ class _Outputs:
         quantizer = layer.weight_quantizer
         assert quantizer is not None
         self.name, self.layer, self._quantizer = name, layer, quantizer
-        self._axis = -1 if isinstance(layer, nn.Linear) else 1
+        self._axis = -1 if isinstance(layer, nn.Linear) else -3
         self._scales = math.prod(quantizer.scale_shape)
-        self._of_batch: deque[_Moments] = deque()  # in float, call by call
+        self._of_batch: deque[_Moments | None] = deque()  # in float, call by call
         self.reference, self.found = _Moments(layer.bias), _Moments(layer.bias)
 
     def __call__(self, layer: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
         """Take in an output; return it with the moments of the float one."""
-        if not output.numel():
-            return None
-        moments = _Moments.of(output, self._axis)
-        if not all(value.isfinite().all() for value in moments.sums):
+        moments = _Moments.of(output, self._axis) if output.numel() else None
+        if moments and not moments.squares.isfinite().all():
             raise ValueError(
                 f'the output of `{self.name}` holds NaN or infinite values when outputs are '
                 'matched: check the float checkpoint and the data'
@@ -214,9 +219,10 @@ class _Outputs:
         if self._quantizer.observer is not None:
             self._of_batch.append(moments)
             return None
-        if not self._of_batch:  # in float, the model has called it less often
+        # in float, the model may have called it less often
+        reference = self._of_batch.popleft() if self._of_batch else None
+        if not moments or not reference:
             return None
-        reference = self._of_batch.popleft()
         self.reference.add(reference)
         self.found.add(moments)
         gain, shift = self._correction(reference, moments)
@@ -262,7 +268,8 @@ def _in_float(quantizers: Iterable[Quantizer]) -> Iterator[None]:
 
 @contextmanager
 def _watching(outputs: Iterable[_Outputs]) -> Iterator[None]:
-    hooks = [watched.layer.register_forward_hook(watched) for watched in outputs]
+    # before the hook of an output's quantizer
+    hooks = [watched.layer.register_forward_hook(watched, prepend=True) for watched in outputs]
     try:
         yield
     finally:

@@ -9,6 +9,7 @@ from toy_models import activation_config, weight_config
 
 from mmqnet.calibration import calibrate, match_outputs, matchable_layers
 from mmqnet.layers import QuantConv2d, QuantConvTranspose2d, QuantLinear
+from mmqnet.layers.outputs import quantize_output
 from mmqnet.quantizers import Mode, quantizers_of
 
 TWO_BITS = [-2, -1, 0, 1]
@@ -158,26 +159,128 @@ def test_a_channel_without_weights_keeps_its_size():
     assert all(value.isfinite().all() for value in net.state_dict().values())
 
 
-@pytest.mark.parametrize('calls', [1, 3])
-def test_a_layer_that_is_called_several_times(calls):
+@torch.no_grad()
+def matched_with_float(net, inputs, names=None):
+    """Outputs of a net with some quantizers in float, and with their outputs matched."""
+    calibrate(net, inputs, net)
+    new = {k: q for k, q in quantizers_of(net).items() if names is None or k in names}
+    for quantizer in new.values():
+        quantizer.observer = lambda x: None
+    expected = [net.eval()(x) for x in inputs]
+    for quantizer in new.values():
+        quantizer.observer = None
+    match_outputs(net, list(new), inputs, net)
+    return expected, [net(x) for x in inputs]
+
+
+def test_the_reference_is_the_model_without_the_new_quantizers():
+    """Inputs that have been quantized before stay so in it."""
+    torch.manual_seed(3)
+    net = Net(granularity='channel')
+    names = [name for name in quantizers_of(net) if 'weight' in name]
+    (expected,), (found,) = matched_with_float(net, batches(), names)
+    torch.testing.assert_close(found.mean((0, 1)), expected.mean((0, 1)), rtol=0, atol=1e-4)
+
+
+def test_calls_are_compared_one_by_one():
+    """A layer behind one that is called several times reads outputs that are corrected."""
+
     class Head(nn.Module):
         def __init__(self):
             super().__init__()
-            weight = weight_config(TWO_BITS, thresholds='uniform', scale_init='mse')
-            self.layer = QuantConv2d.from_float(nn.Conv2d(3, 8, 3), weight, None)
+            weight = weight_config(TWO_BITS, granularity='channel', scale_init='mse')
+            self.first = QuantConv2d.from_float(nn.Conv2d(3, 8, 3), weight, None)
+            self.second = QuantConv2d.from_float(nn.Conv2d(8, 8, 3), weight, None)
 
         def forward(self, x):
-            return [self.layer(x * 2**i) for i in range(calls)]
+            return torch.cat([self.second(self.first(5**i * x + i).relu()) for i in range(3)])
 
     torch.manual_seed(3)
-    net = Head()
-    net.layer.weight_quantizer.set_mode(Mode.FLOAT)
+    (expected,), (found,) = matched_with_float(Head(), batches())
+    std = expected.std((0, 2, 3))
+    difference = found.mean((0, 2, 3)) - expected.mean((0, 2, 3))
+    assert (difference.abs() < 0.1 * std).all()
+    torch.testing.assert_close(found.std((0, 2, 3)), std, rtol=0.1, atol=0)
+
+
+def test_a_call_without_values():
+    class Head(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = QuantLinear.from_float(nn.Linear(3, 4), weight_config(TWO_BITS), None)
+
+        def forward(self, x):
+            return torch.cat([self.layer(x[:0]), self.layer(x)])
+
+    torch.manual_seed(3)
+    inputs = [torch.randn(64, 3)]
+    (expected,), (found,) = matched_with_float(Head(), inputs)
+    torch.testing.assert_close(found.mean(0), expected.mean(0), rtol=0, atol=1e-5)
+
+
+def test_every_value_counts_the_same_in_batches_of_different_size():
+    weight = weight_config(TWO_BITS, granularity='channel', scale_init='mse')
+    torch.manual_seed(3)
+    net = nn.Sequential(QuantConv2d.from_float(nn.Conv2d(3, 8, 3), weight, None))
+    inputs = [torch.randn(3, 3, 12, 12), 1 + 3 * torch.randn(8, 3, 9, 9)]
+    outputs = matched_with_float(net, inputs)
+    expected, found = (torch.cat([x.movedim(1, 0).flatten(1) for x in o], 1) for o in outputs)
+    torch.testing.assert_close(found.mean(1), expected.mean(1), rtol=0, atol=1e-4)
+    torch.testing.assert_close(found.std(1), expected.std(1), rtol=1e-4, atol=0)
+
+
+def test_inputs_without_a_batch():
+    weight = weight_config(TWO_BITS, granularity='channel', scale_init='mse')
+    torch.manual_seed(3)
+    net = nn.Sequential(QuantConv2d.from_float(nn.Conv2d(3, 8, 3), weight, None))
+    (expected,), (found,) = matched_with_float(net, [torch.randn(3, 10, 10)])
+    torch.testing.assert_close(found.std((1, 2)), expected.std((1, 2)), rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize('std', [1e-2, 1e-4])
+def test_outputs_that_vary_little_around_a_large_mean(std):
+    """As those of a prediction layer, whose bias is that of rare objects."""
+    weight = weight_config(TWO_BITS, granularity='channel', scale_init='mse')
+    torch.manual_seed(3)
+    conv = nn.Conv2d(3, 8, 3)
     with torch.no_grad():
-        expected = torch.cat(net(batches()[0]))
-        net.layer.weight_quantizer.set_mode(Mode.LEARNED)
-        match_outputs(net, calibrate(net, batches(), net), batches(), net)
-        found = torch.cat(net.eval()(batches()[0]))
-    torch.testing.assert_close(found.mean((0, 2, 3)), expected.mean((0, 2, 3)), rtol=0, atol=1e-3)
+        conv.weight.mul_(std)
+        conv.bias.fill_(-4.6)
+    net = nn.Sequential(QuantConv2d.from_float(conv, weight, None))
+    (expected,), (found,) = matched_with_float(net, batches())
+    found, expected = (x.double().std((0, 2, 3)) for x in (found, expected))
+    torch.testing.assert_close(found, expected, rtol=1e-2, atol=0)
+
+
+def test_a_channel_that_hardly_varies_is_scaled_within_limits():
+    weight = weight_config(TWO_BITS, thresholds='uniform', granularity='channel', scale_init='mse')
+    conv = nn.Conv2d(3, 1, 1)
+    with torch.no_grad():
+        conv.weight.copy_(torch.tensor([1, -0.55, -0.43]).view(1, 3, 1, 1))
+    before = conv.weight.clone()
+    net = nn.Sequential(QuantConv2d.from_float(conv, weight, None))
+    matched_with_float(net, [torch.randn(8, 1, 5, 5).expand(8, 3, 5, 5)])  # 0.02 x in float
+    torch.testing.assert_close(net[0].weight, before / 4)
+
+
+def test_outputs_are_matched_before_they_are_quantized():
+    """Where `last` gives a prediction layer a quantizer of its output."""
+    weight = weight_config(TWO_BITS, granularity='channel', scale_init='mse')
+    torch.manual_seed(3)
+    layer = QuantConv2d.from_float(nn.Conv2d(3, 8, 3), weight, None)
+    net = nn.Sequential(layer)
+    quantize_output(layer, activation_config('uint2'))
+    calibrate(net, batches(), net)
+    outputs = []
+    layer.register_forward_hook(lambda m, args, x: outputs.append(x), prepend=True)
+    layer.weight_quantizer.observer = lambda x: None
+    with torch.no_grad():
+        net.eval()(batches()[0])
+        layer.weight_quantizer.observer = None
+        match_outputs(net, list(quantizers_of(net)), batches(), net)
+        net(batches()[0])
+    expected, found = (outputs[i].std((0, 2, 3)) for i in (0, -1))
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=0)
 
 
 class TestRefused:
@@ -187,11 +290,21 @@ class TestRefused:
         with pytest.raises(ValueError, match=r'no quantized layer of Sequential has a bias'):
             matchable_layers(net)
 
-    def test_shared_weights(self):
-        layer = nn.Conv2d(3, 3, 3)
-        twice = [QuantConv2d.from_float(layer, weight_config(), None) for _ in range(2)]
+    @pytest.mark.parametrize('shared', ['weight', 'bias', 'weight_quantizer'])
+    def test_shared_parts(self, shared):
+        first, second = (
+            QuantConv2d.from_float(nn.Conv2d(3, 3, 3), weight_config(), None) for _ in range(2)
+        )
+        net = nn.Sequential(first, second)
+        assert list(matchable_layers(net)) == ['0', '1']
+        setattr(second, shared, getattr(first, shared))
         with pytest.raises(ValueError, match='a function of its own'):
-            matchable_layers(nn.Sequential(*twice))
+            matchable_layers(net)
+
+    def test_no_batch(self):
+        net, _, names = calibrated_net(batches())
+        with pytest.raises(ValueError, match='no training sample has reached'):
+            match_outputs(net, names, [], net)
 
     def test_weights_of_a_fixed_range(self):
         weight = dict(type='DoReFa', levels=[-3, -1, 1, 3])
