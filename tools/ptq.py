@@ -37,7 +37,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--match-outputs',
         action='store_true',
-        help='give layers with a bias the mean and the standard deviation of their float outputs',
+        help='scale the weights of layers with a bias, and move the bias, so that their outputs '
+        'are as near as possible to those in float; for models without batch normalization',
     )
     parser.add_argument(
         '--reestimate-bn',

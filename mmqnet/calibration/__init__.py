@@ -7,8 +7,8 @@ from mmqnet.calibration.calibrate import (
     pending_quantizers,
 )
 from mmqnet.calibration.float_activations import report_float_activations
+from mmqnet.calibration.matched_outputs import match_outputs, matchable_layers
 from mmqnet.calibration.modes import modes_kept
-from mmqnet.calibration.output_statistics import match_outputs, matchable_layers
 from mmqnet.calibration.samples import SampleCollector
 from mmqnet.calibration.training_samples import (
     batch_of,

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from mmqnet.calibration.batch_norm import reestimate_batch_norm
 from mmqnet.calibration.calibrate import calibrate, collect_samples
-from mmqnet.calibration.output_statistics import match_outputs
+from mmqnet.calibration.matched_outputs import match_outputs
 from mmqnet.quantizers import Sample
 
 

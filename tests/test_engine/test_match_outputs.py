@@ -25,7 +25,7 @@ class Start(Hook):
 def train(configs, folder, checkpoint, match=True, **options):
     settings = dict(
         load_from=checkpoint,
-        model__quantization__include=['backbone', 'neck'],
+        model__quantization__include=['neck'],
         default_hooks__calibration__match_outputs=match,
         default_hooks__phases=None,
         default_hooks__gap=None,

@@ -38,8 +38,8 @@ class CalibrationHook(Hook):
     Args:
         num_samples (int): Training samples for the activations; default 1000, as in the paper.
         seed (int): Of their choice. Default 0.
-        match_outputs (bool): Whether layers with a bias get weights and a bias with which their
-            outputs keep the mean and the standard deviation that they had in float, see
+        match_outputs (bool): Whether the weights of layers with a bias are scaled, and the bias is
+            moved, so that their outputs are as near as possible to those in float, see
             :func:`match_outputs`; for models without batch normalization. Default False.
         from_scratch (bool): Whether the training is meant to start from random weights; otherwise
             it warns of them. Default False.

@@ -1,9 +1,9 @@
-"""Outputs of quantized layers with the mean and the standard deviation that they had in float."""
+"""Outputs of quantized layers that are as near to those in float as two numbers bring them."""
 
 import copy
 import math
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,6 +20,8 @@ from mmqnet.quantizers import Quantizer, quantizers_of
 
 # A channel that hardly varies over the samples says nothing of the size of its weights.
 _MAX_GAIN = 4.0
+# Heads read regions that the model proposes: in float and quantized these are different ones.
+_MIN_CORRELATION = 0.5
 
 
 @torch.no_grad()
@@ -30,24 +32,26 @@ def match_outputs(
     forward: Callable[[Any], Any],
     progress_bar: Callable[[Iterable[Any]], Iterable[Any]] = iter,
 ) -> list[str]:
-    """Give quantized layers the mean and the standard deviation of their outputs in float.
+    """Bring the outputs of quantized layers back to those in float, with a factor and a summand.
 
-    Weights at the levels of the least squared error are smaller than the float ones, so that the
-    outputs shrink layer by layer, and their means move. Batch normalization takes that back; for
-    layers without it, the weights of each channel are multiplied by the ratio of the standard
-    deviations, their quantizer is fitted again, and the difference of the means is added to the
-    bias, in frozen layers too. It is the correction of Nagel et al. (ICCV 2019, section 4.2), for
-    both moments as in Banner et al. (NeurIPS 2019, section 4), and measured at the outputs.
+    The scales of the least squared error are those of the weights, not of the outputs: where the
+    inputs of a layer depend on each other, its outputs shrink, and their means move. Batch
+    normalization takes that back. For layers without it, a regression of the float outputs on the
+    quantized ones says what does: the weights of each channel are multiplied by its factor and
+    quantized again, and the bias is moved, in frozen layers too. The means alone are the correction
+    of Nagel et al. (ICCV 2019, section 4.2); Banner et al. (NeurIPS 2019, section 4) correct mean
+    and size of the weights.
 
     Each batch runs twice: with the new quantizers in float, and with hard functions. The second
-    time, the output of a layer gets the moments of the first time before the next layer reads it,
-    so that one pass corrects all layers; its result is the average over the batches. Where a
-    weights' quantizer has one scale, all its channels share the ratio.
+    time, the output of a layer is corrected before the next layer reads it, so that one pass does
+    for all layers; its result is the regression over all batches. Where a weights' quantizer has
+    one scale, all its channels share the factor. The float outputs of one batch are kept meanwhile,
+    about as much as a training step keeps.
 
     Args:
         model: A converted model, calibrated.
-        names: Quantizers that have just been fitted; the reference is the model in which they pass
-            their inputs.
+        names: Quantizers that have just been fitted; the model is in float where they pass their
+            inputs.
         batches: Training samples. On several processes each brings batches of its own, and all end
             with the same bits.
         forward: Runs the model on one batch.
@@ -78,23 +82,26 @@ def match_outputs(
                     'weights'
                 )
             return []
-        watched = {name: _Outputs(name, layer) for name, layer in layers.items()}
-        with together('the matching of outputs'), _watching(watched.values()):
+        watched = [_Outputs(name, layer) for name, layer in layers.items()]
+        with together('the matching of outputs'), _watching(watched):
             for batch in progress_bar(batches):
                 with _in_float(new):
                     forward(batch)
                 forward(batch)
-                for outputs in watched.values():
+                for outputs in watched:
                     outputs.end_batch()
         _merge_processes(watched)
-        matched = [name for name, outputs in watched.items() if outputs.found.count]
-        if not matched:
+        if not any(outputs.regression.count for outputs in watched):
             raise ValueError(
                 'no training sample has reached a layer whose outputs are to be matched'
             )
-        for name in matched:
-            watched[name].correct()
-    print_log(f'Matched the outputs of {len(matched)} of {len(fitted)} layers', logger='current')
+        matched = [outputs.name for outputs in watched if outputs.correct()]
+    left_out = ', '.join(f'`{name}`' for name in fitted if name not in matched)
+    print_log(
+        f'Matched the outputs of {len(matched)} of {len(fitted)} layers'
+        + (f', not of {left_out}' if left_out else ''),
+        logger='current',
+    )
     return matched
 
 
@@ -152,51 +159,69 @@ def _scale_weights(name: str, layer: QuantizedLayer, factor: Tensor) -> None:
     quantizer.initialize(weight_sample(name, quantizer, {name: layer}))
 
 
-class _Moments:
-    """Mean and variance of the channels over calls."""
+class _Regression:
+    """Sums over pairs of values, of which one is to be told from the other; by channel."""
 
     def __init__(self, channels: Tensor) -> None:
-        self.total = torch.zeros_like(channels, dtype=torch.float64)
-        self.squares = torch.zeros_like(self.total)
-        self.count = torch.zeros_like(self.total[0])
+        self.x, self.y, self.xx, self.xy, self.yy = (
+            torch.zeros_like(channels, dtype=torch.float64) for _ in range(5)
+        )
+        self.count = torch.zeros_like(self.x[0])
 
     @classmethod
-    def of(cls, output: Tensor, axis: int) -> '_Moments':
-        axes = [i for i in range(output.dim()) if i != axis % output.dim()]
-        variance, mean = (m.double() for m in torch.var_mean(output.float(), axes, correction=0))
-        moments = cls(mean)
-        moments.count.fill_(output.numel() // len(mean))
-        moments.total.copy_(mean * moments.count)
-        moments.squares.copy_((variance + mean.square()) * moments.count)
-        return moments
+    def of(cls, given: Tensor, wanted: Tensor, axis: int) -> '_Regression':
+        """Return the sums of two tensors of one shape whose channels are in dimension ``axis``."""
+        rows = [x.movedim(axis, 0).flatten(1).float() for x in (given, wanted)]
+        x, y = (row.mean(1).double() for row in rows)
+        dx, dy = (row - row.mean(1, keepdim=True) for row in rows)
+        found, count = cls(x), rows[0].shape[1]
+        found.count.fill_(count)
+        found.x, found.y = count * x, count * y
+        products = ((dx, dx, x * x), (dx, dy, x * y), (dy, dy, y * y))
+        found.xx, found.xy, found.yy = (
+            count * ((a * b).mean(1).double() + of_means) for a, b, of_means in products
+        )
+        return found
 
     @property
     def sums(self) -> list[Tensor]:
-        return [self.count, self.total, self.squares]
+        return [self.count, self.x, self.y, self.xx, self.xy, self.yy]
 
-    @property
-    def mean(self) -> Tensor:
-        return self.total / self.count
-
-    @property
-    def variance(self) -> Tensor:
-        return (self.squares / self.count - self.mean.square()).clamp(min=0)
-
-    def add(self, other: '_Moments') -> None:
+    def add(self, other: '_Regression') -> None:
         for own, more in zip(self.sums, other.sums, strict=True):
             own += more
 
+    def solve(self, scales: int) -> tuple[Tensor, Tensor] | None:
+        """Return factors and summands of the least squared error, (C,) each.
+
+        Args:
+            scales: How many factors there may be; channels share one in turn.
+
+        Returns:
+            None if there is no pair, or both have too little to do with each other.
+        """
+        if not self.count:
+            return None
+        x, y = self.x / self.count, self.y / self.count
+        pairs = ((self.xx, x * x), (self.xy, x * y), (self.yy, y * y))
+        xx, xy, yy = ((s / self.count - product).view(-1, scales).sum(0) for s, product in pairs)
+        # the pairs of constants tell nothing; the other ones should belong together
+        if xy.sum() < _MIN_CORRELATION * (xx.clamp(min=0).sum() * yy.clamp(min=0).sum()).sqrt():
+            return None
+        ratio = torch.where((xx > 0) & (xy > 0), xy / xx, 1.0).clamp(1 / _MAX_GAIN, _MAX_GAIN)
+        gain = ratio.repeat(len(x) // scales)
+        return gain.float(), (y - gain * x).float()
+
 
 class _Outputs:
-    """Moments of a layer's outputs: in float, and quantized behind corrected layers.
+    """Outputs of a layer: quantized behind corrected layers, and in float.
 
     Args:
         name: Name of the layer.
         layer: The layer.
 
     Attributes:
-        reference (_Moments): In float.
-        found (_Moments): Quantized.
+        regression (_Regression): Of the float ones on the quantized ones.
     """
 
     def __init__(self, name: str, layer: QuantizedLayer) -> None:
@@ -205,53 +230,50 @@ class _Outputs:
         self.name, self.layer, self._quantizer = name, layer, quantizer
         self._axis = -1 if isinstance(layer, nn.Linear) else -3
         self._scales = math.prod(quantizer.scale_shape)
-        self._of_batch: deque[_Moments | None] = deque()  # in float, call by call
-        self.reference, self.found = _Moments(layer.bias), _Moments(layer.bias)
+        self._of_batch: deque[Tensor] = deque()  # in float, call by call
+        self.regression = _Regression(layer.bias)
 
     def __call__(self, layer: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
-        """Take in an output; return it with the moments of the float one."""
-        moments = _Moments.of(output, self._axis) if output.numel() else None
-        if moments and not moments.squares.isfinite().all():
+        """Take in an output; return it as near to the float one as a correction brings it."""
+        if not output.isfinite().all():
             raise ValueError(
                 f'the output of `{self.name}` holds NaN or infinite values when outputs are '
                 'matched: check the float checkpoint and the data'
             )
         if self._quantizer.observer is not None:
-            self._of_batch.append(moments)
+            self._of_batch.append(output.clone())  # what follows may write to it
             return None
-        # in float, the model may have called it less often
-        reference = self._of_batch.popleft() if self._of_batch else None
-        if not moments or not reference:
+        # in float, the model may have called it less often, or with other regions
+        wanted = self._of_batch.popleft() if self._of_batch else None
+        if wanted is None or wanted.shape != output.shape or not output.numel():
             return None
-        self.reference.add(reference)
-        self.found.add(moments)
-        gain, shift = self._correction(reference, moments)
+        found = _Regression.of(output, wanted, self._axis)
+        self.regression.add(found)
+        correction = found.solve(self._scales)
+        if correction is None:
+            return None
         shape = [1] * output.dim()
         shape[self._axis] = -1
-        return (output * gain.view(shape) + shift.view(shape)).to(output.dtype)
+        gain, shift = (x.view(shape) for x in correction)
+        return (output * gain + shift).to(output.dtype)
 
     def end_batch(self) -> None:
         """Forget the calls that the quantized model has not made."""
         self._of_batch.clear()
 
-    def correct(self) -> None:
-        """Correct the layer's weights and bias by the moments of all batches."""
-        layer = self.layer
-        gain, shift = self._correction(self.reference, self.found)
+    def correct(self) -> bool:
+        """Correct the layer's weights and bias by all batches, and return whether they can be."""
+        correction = self.regression.solve(self._scales)
+        if correction is None:
+            return False
+        layer, (gain, shift) = self.layer, correction
         layer.bias.copy_(gain * layer.bias + shift)
         gain = gain[: self._scales].view(self._quantizer.scale_shape)
         _scale_weights(self.name, layer, gain)
         for tensor in layer.state_dict().values():
             broadcast(tensor)
         self._quantizer.refresh()
-
-    def _correction(self, reference: _Moments, found: _Moments) -> tuple[Tensor, Tensor]:
-        """Return factor and summand of the outputs, (C,) each."""
-        wanted, given = (m.variance.view(-1, self._scales).sum(0) for m in (reference, found))
-        ratio = (wanted / given).sqrt().clamp(1 / _MAX_GAIN, _MAX_GAIN)
-        ratio = torch.where((wanted > 0) & (given > 0), ratio, 1.0)
-        gain = ratio.repeat(len(reference.total) // self._scales)
-        return gain.float(), (reference.mean - gain * found.mean).float()
+        return True
 
 
 @contextmanager
@@ -277,7 +299,6 @@ def _watching(outputs: Iterable[_Outputs]) -> Iterator[None]:
             hook.remove()
 
 
-def _merge_processes(watched: Mapping[str, _Outputs]) -> None:
+def _merge_processes(watched: Iterable[_Outputs]) -> None:
     if is_distributed():
-        moments = [m for outputs in watched.values() for m in (outputs.reference, outputs.found)]
-        all_reduce_params([value for m in moments for value in m.sums])
+        all_reduce_params([value for outputs in watched for value in outputs.regression.sums])
