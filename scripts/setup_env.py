@@ -34,8 +34,11 @@ COMPILE_FLAGS = '-O2 -g0'
 GIB_PER_COMPILER = 2
 COMPILER = ROOT / 'scripts' / 'compiler.py'
 
+# yapf, with which MMEngine lays out configs, writes a file for all environments of the user at its
+# first import, and another process that imports it meanwhile finds that file empty.
 CHECK = """
 import mmqnet.compat
+import yapf.yapflib.yapf_api
 import cv2, mmcv, mmcv.ops, mmdet.models, mmengine, mmpretrain.models, numpy, torch, torchvision
 from mmqnet.version import __version__
 for name, version in (('mmqnet', __version__), ('torch', torch.__version__),
