@@ -4,7 +4,7 @@ import functools
 import random
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -17,6 +17,8 @@ from mmqnet.calibration.batch_norm import reestimate_batch_norm
 from mmqnet.calibration.calibrate import calibrate, collect_samples
 from mmqnet.calibration.matched_outputs import match_outputs
 from mmqnet.quantizers import Sample
+
+_Result = TypeVar('_Result')
 
 
 def calibrate_on_samples(
@@ -35,10 +37,7 @@ def calibrate_on_samples(
     Returns:
         list[str]: Names of the quantizers that were initialised; empty if none was left to be.
     """
-    with random_state_of(seed):
-        samples = sample_loader(train, num_samples, seed)
-        run = functools.partial(run_model, model)
-        return calibrate(model, samples, run, _progress_bar('Calibrating'))
+    return _on_samples(calibrate, 'Calibrating', model, train, num_samples, seed)
 
 
 def collect_on_samples(
@@ -51,10 +50,7 @@ def collect_on_samples(
     Returns:
         dict[str, Sample]: By the names of the quantizers.
     """
-    with random_state_of(seed):
-        samples = sample_loader(train, num_samples, seed)
-        run = functools.partial(run_model, model)
-        return collect_samples(model, samples, run, _progress_bar('Calibrating'))
+    return _on_samples(collect_samples, 'Calibrating', model, train, num_samples, seed)
 
 
 def match_on_samples(
@@ -76,10 +72,8 @@ def match_on_samples(
     Returns:
         list[str]: Names of the layers whose outputs match now.
     """
-    with random_state_of(seed):
-        samples = sample_loader(train, num_samples, seed)
-        run = functools.partial(run_model, model)
-        return match_outputs(model, names, samples, run, _progress_bar('Matching outputs'))
+    match = functools.partial(match_outputs, names=names)
+    return _on_samples(match, 'Matching outputs', model, train, num_samples, seed)
 
 
 def reestimate_on_samples(
@@ -96,10 +90,27 @@ def reestimate_on_samples(
     Returns:
         list[str]: Names of the batch normalizations that have new statistics.
     """
+    work, title = reestimate_batch_norm, 'Re-estimating'
+    return _on_samples(work, title, model, train, num_samples, seed, whole_batches=True)
+
+
+def _on_samples(
+    work: Callable[..., _Result],
+    title: str,
+    model: nn.Module,
+    train: DataLoader[Any],
+    num_samples: int,
+    seed: int,
+    whole_batches: bool = False,
+) -> _Result:
+    """Do work on a model with random training samples, and show its progress under a title."""
     with random_state_of(seed):
-        samples = sample_loader(train, num_samples, seed, whole_batches=True)
-        run = functools.partial(run_model, model)
-        return reestimate_batch_norm(model, samples, run, _progress_bar('Re-estimating'))
+        return work(
+            model,
+            batches=sample_loader(train, num_samples, seed, whole_batches),
+            forward=functools.partial(run_model, model),
+            progress_bar=_progress_bar(title),
+        )
 
 
 def sample_loader(
