@@ -51,7 +51,7 @@ def calibrate(
     pending = pending_quantizers(model)
     for name, sample in collect_samples(model, batches, forward, progress_bar).items():
         _initialize(name, pending[name], sample)
-    _broadcast(pending)
+    broadcast_modules(pending.values())
     report_float_activations(model, among=pending)
     return list(pending)
 
@@ -198,16 +198,25 @@ def _observed(
         layer.register_forward_pre_hook(functools.partial(_note_call, called, name))
         for name, layer in _quantized_layers(model).items()
     ]
-    for name, quantizer in pending.items():
-        quantizer.observer = collectors.get(name, pass_unchanged)
+    observers = {q: collectors.get(name, pass_unchanged) for name, q in pending.items()}
     try:
-        with modes_kept(model), torch.no_grad():
+        with observed_by(observers), modes_kept(model), torch.no_grad():
             model.eval()
             yield collectors, called
     finally:
         for hook in hooks:
             hook.remove()
-        for quantizer in pending.values():
+
+
+@contextmanager
+def observed_by(observers: Mapping[Quantizer, Callable[[Tensor], None]]) -> Iterator[None]:
+    """Give quantizers their observers within the block, in which they pass their inputs."""
+    for quantizer, observer in observers.items():
+        quantizer.observer = observer
+    try:
+        yield
+    finally:
+        for quantizer in observers:
             quantizer.observer = None
 
 
@@ -270,9 +279,10 @@ def _merge_processes(
     return merged, set.union(*(of_process for _, of_process in found))
 
 
-def _broadcast(quantizers: Mapping[str, Quantizer]) -> None:
-    """Give all processes the very bits of the first one."""
-    for quantizer in quantizers.values():
-        for tensor in (*quantizer.parameters(), *quantizer.buffers()):
+def broadcast_modules(modules: Iterable[nn.Module]) -> None:
+    """Give quantizers, or layers with theirs, the very bits of the first process on all."""
+    for module in modules:
+        for tensor in (*module.parameters(), *module.buffers()):
             broadcast(tensor.data)
-        quantizer.refresh()
+        for quantizer in quantizers_of(module).values():
+            quantizer.refresh()

@@ -8,15 +8,20 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from mmengine.dist import all_reduce_params, broadcast, is_distributed
+from mmengine.dist import all_reduce_params, is_distributed
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from mmqnet.calibration.calibrate import pass_unchanged, weight_sample
+from mmqnet.calibration.calibrate import (
+    broadcast_modules,
+    observed_by,
+    pass_unchanged,
+    weight_sample,
+)
 from mmqnet.calibration.modes import modes_kept
 from mmqnet.calibration.processes import together
 from mmqnet.layers import QuantizedLayer
-from mmqnet.quantizers import Quantizer, quantizers_of
+from mmqnet.quantizers import quantizers_of
 
 # A channel that hardly varies over the samples says nothing of the size of its weights.
 _MAX_GAIN = 4.0
@@ -86,7 +91,7 @@ def match_outputs(
         watched = [_Outputs(name, layer) for name, layer in layers.items()]
         with together('the matching of outputs'), _watching(watched):
             for batch in progress_bar(batches):
-                with _in_float(new):
+                with observed_by(dict.fromkeys(new, pass_unchanged)):
                     forward(batch)
                 forward(batch)
                 for outputs in watched:
@@ -271,22 +276,8 @@ class _Outputs:
         layer.bias.copy_(gain * layer.bias + shift)
         gain = gain[: self._scales].view(self._quantizer.scale_shape)
         _scale_weights(self.name, layer, gain)
-        for tensor in layer.state_dict().values():
-            broadcast(tensor)
-        self._quantizer.refresh()
+        broadcast_modules([layer])
         return True
-
-
-@contextmanager
-def _in_float(quantizers: Iterable[Quantizer]) -> Iterator[None]:
-    """Let quantizers pass their inputs unchanged, within the block."""
-    for quantizer in quantizers:
-        quantizer.observer = pass_unchanged
-    try:
-        yield
-    finally:
-        for quantizer in quantizers:
-            quantizer.observer = None
 
 
 @contextmanager

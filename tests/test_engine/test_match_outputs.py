@@ -7,6 +7,7 @@ from toy_data import make_runner
 
 from mmqnet.calibration import calibrate_on_samples, match_on_samples
 from mmqnet.engine.hooks import CalibrationHook
+from mmqnet.quantizers import quantizers_of
 
 EMA = dict(type='EMAHook', momentum=0.3)
 
@@ -53,10 +54,9 @@ def final_state(runner):
 def test_it_starts_with_the_outputs_matched(whole, configs, float_checkpoint):
     model = whole.model
     model.load_state_dict(torch.load(float_checkpoint)['state_dict'])
-    for module in model.modules():
-        if hasattr(module, 'calibrated'):
-            module.calibrated.fill_(False)
-            module.refresh()
+    for quantizer in quantizers_of(model).values():
+        quantizer.calibrated.fill_(False)
+        quantizer.refresh()
     names = calibrate_on_samples(model, whole.train_dataloader, 4)
     matched = match_on_samples(model, whole.train_dataloader, names, 4)
     assert matched == [f'neck.extra_layers.0.{i}.conv' for i in (0, 1)]
