@@ -1,4 +1,4 @@
-# Binary weights (-1, 1), binary activations (0, 1)
+# Binary weights (-1, 1), binary activations (0, 1).
 # As the paper trains; at low activation bits start with a recipe `u`, see docs/low_bit.md
 _base_ = './w2-a2.py'
 quantization = dict(
