@@ -27,7 +27,7 @@ def start(benchmarks_on_path, tmp_path):
 
     digits = pytest.importorskip('digits')
     data = tmp_path / 'digits'
-    digits.convert(data, num_train=16, num_val=4, image_size=128, seed=1)
+    digits.convert(data, num_train=16, num_val=4, num_test=4, image_size=128, seed=1)
     settings = [f'{part}_dataloader.dataset.data_root={data}' for part in ('train', 'val', 'test')]
     settings += [
         f'{part}_evaluator.ann_file={data}/annotations/val.json' for part in ('val', 'test')

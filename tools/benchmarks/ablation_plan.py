@@ -89,6 +89,11 @@ class Run:
         """Epochs of the training."""
         return ROWS[self.name].epochs
 
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """``'val'`` alone: nothing is chosen on it."""
+        return ('val',)
+
     def config_text(self, checkpoint: Path) -> str:
         """Return a config: the demo's detector with the paper's recipe, and what the row changes.
 

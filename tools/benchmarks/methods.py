@@ -3,7 +3,8 @@
     python tools/benchmarks/methods.py [--methods u LSQ] [--bits 2/2 1/2] [--seeds 0 1 2]
 
 trains the demo's detector with each method at each number of bits. The first seed is trained at
-three learning rates, the other ones at the best of these. What is finished is kept in
+three learning rates, the other ones at the one that is best on the validation split; methods are
+compared on the test split (``digits.py --num-test 2000``). What is finished is kept in
 ``methods.json``, beside a table and a picture; after an interruption the same command continues.
 Trainings of a recipe that has changed since stay in the file, and are made anew.
 """
@@ -11,7 +12,7 @@ Trainings of a recipe that has changed since stay in the file, and are made anew
 import argparse
 import sys
 
-from comparison import Report, add_arguments, compare, learning_rate, parse
+from comparison import Report, add_arguments, annotation_file, compare, learning_rate, parse
 from comparison_results import describe
 from methods_plan import EPOCHS, FLOAT, METHODS, RATES, MethodsPlan, cells_of
 from methods_report import MethodResults, draw, table
@@ -29,6 +30,9 @@ def parse_args() -> argparse.Namespace:
     args = parse(parser)
     if not cells_of(args.methods, args.bits):
         parser.error(f'{", ".join(args.methods)} should have a recipe for {", ".join(args.bits)}')
+    file = annotation_file(args.cfg_options, 'test')
+    if not file.is_file():
+        parser.error(f'{file} does not exist: make the data with `digits.py --num-test 2000`')
     return args
 
 

@@ -94,6 +94,11 @@ class Run:
         """Epochs of the training."""
         return self.cell.epochs
 
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The rate is chosen on ``'val'``, methods are compared on ``'test'``."""
+        return 'val', 'test'
+
     def config_text(self, checkpoint: Path) -> str:
         """Return a config: the demo's detector with a recipe, at a seed and a rate."""
         recipe = self.cell.recipe

@@ -13,7 +13,10 @@ from mmqnet.visualization.style import new_figure
 
 
 class MethodResults(Results):
-    """Finished trainings of the methods; those of a recipe that has changed since do not count.
+    """Finished trainings of the methods.
+
+    Those of a recipe that has changed since do not count, nor do those without a score on the test
+    split.
 
     Args:
         path: The json file.
@@ -34,15 +37,22 @@ class MethodResults(Results):
         """Return the key of the training that a row of the file is about."""
         return key_of(_cell_of(row), row['seed'], row['rate'], row['recipe'])
 
+    def scores(self) -> dict[str, float]:
+        """Return the validation mAP of each training that has a score on the test split."""
+        return {self.key_of(row): row['mAP'] for row in self._rows if 'test_mAP' in row}
+
     def summary(self, cell: Cell) -> Summary | None:
-        """Return the seeds of a cell at its best rate, or None while a rate is missing."""
+        """Return the test mAP of a cell's seeds at the rate that is best on the validation split.
+
+        None while a rate is missing.
+        """
         rows = [row for row in self._rows if _cell_of(row) == cell and _is_current(row)]
         seeds = list(dict.fromkeys(row['seed'] for row in rows))
         rates = (best_rate(cell, self.scores(), seed, self._rates) for seed in seeds)
         rate = next((rate for rate in rates if rate is not None), None)
         if rate is None:
             return None
-        return Summary(tuple(row['mAP'] for row in rows if row['rate'] == rate))
+        return Summary(tuple(row['test_mAP'] for row in rows if row['rate'] == rate))
 
     def float_summary(self, epochs: int) -> Summary | None:
         """Return the float model trained on for as many epochs."""
@@ -50,7 +60,7 @@ class MethodResults(Results):
 
 
 def _is_current(row: Mapping[str, Any]) -> bool:
-    return row['recipe'] == recipe_digest(_cell_of(row).recipe)
+    return 'test_mAP' in row and row['recipe'] == recipe_digest(_cell_of(row).recipe)
 
 
 def _cell_of(row: Mapping[str, Any]) -> Cell:
@@ -108,7 +118,7 @@ def draw(results: MethodResults) -> Figure:
         if trained_on:
             axis.hlines(trained_on.mean, place - 0.45, place + 0.45, 'black', 'dashed', lw=1)
     axis.set_xticks(range(len(EPOCHS)), [f'{bits}\n{n} epochs' for bits, n in EPOCHS.items()])
-    axis.set(xlabel='weight / activation bits', ylabel='hard mAP, each dot a seed')
+    axis.set(xlabel='weight / activation bits', ylabel='hard test mAP, each dot a seed')
     axis.set_title('Methods on the demo (dashed: float, trained on)')
     scores = results.scores().values()
     if scores:

