@@ -20,4 +20,5 @@ def test_mmengine_finds_the_package_that_is_imported():
 
 def test_a_base_of_mmqnet_is_read(tmp_path):
     (tmp_path / 'own.py').write_text("_base_ = 'mmqnet::_base_/quantization/w3-a8u.py'")
-    assert Config.fromfile(tmp_path / 'own.py').quantization.weight.levels == 'pm4'
+    recipe = Config.fromfile(tmp_path / 'own.py').quantization
+    assert (recipe.weight.granularity, recipe.activation.levels) == ('channel', 'uint8')

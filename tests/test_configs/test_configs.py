@@ -37,7 +37,7 @@ FLOAT = [*FLOAT_OF.values(), 'bccd/ssd300_bccd.py', 'bccd/ssd300_trained_on_bccd
 QUANTIZED = [name for name in MODELS if name not in FLOAT]
 RECIPES = [Path(name).stem for name in BASES if name.startswith('_base_/quantization/')]
 
-# what the letters of a recipe's name stand for, in numbers of levels; ending in u, w2 has four
+# what the letters of a recipe's name stand for, in numbers of levels: the paper's sets
 WEIGHTS = {'w1': 2, 'w2': 3, 'w3pm2': 5, 'w3': 7, 'w4': 15, 'w5': 31, 'w8': 255, 'w32': None}
 # the methods of other papers, whose k-bit weights have 2^k levels, but for ternary ones
 METHODS = {
@@ -55,12 +55,14 @@ def config_of(name: str) -> Config:
 
 
 def recipe_of(name: str) -> str:
-    return re.search(r'w\d+(pm\d)?-a\d+u?', Path(name).stem)[0]
+    return re.search(r'w\d+(pm\d)?-a\d+(u|-int)?', Path(name).stem)[0]
 
 
 def weight_levels(recipe: str) -> int | None:
     bits = recipe.partition('-')[0]
-    return 4 if bits == 'w2' and recipe.endswith('u') else WEIGHTS[bits]
+    all_levels = {'w2': 4, 'w3': 8} if recipe.endswith('u') else {'w3': 8}
+    of_paper = not recipe.endswith(('u', '-int'))
+    return WEIGHTS[bits] if of_paper else all_levels.get(bits, WEIGHTS[bits])
 
 
 def levels_of(quantization: dict, kind: str) -> int | None:
@@ -150,6 +152,9 @@ def test_recipe(recipe):
         expected = ('kmeans', 'range') if of_paper else ('uniform', 'mse')
         assert (quantizer.thresholds, quantizer.get('scale_init', 'range')) == expected
         assert quantizer.get('surrogate_temperature') == (None if of_paper else 3)
+    if not of_paper:  # few levels need a scale for each channel, runtimes take one at no cost
+        few = weights in ('w1', 'w2', 'w3') or recipe.endswith('-int')
+        assert config.quantization.weight.granularity == ('channel' if few else 'layer')
     if weights == 'w1' and of_paper:  # as in the paper's code
         assert config.quantization.weight.backward_temperature == 1
 
@@ -176,8 +181,10 @@ def test_quantized_config(name):
     config = config_of(name)
     QuantizationConfig.from_dict(config.model.quantization)
     recipe = recipe_of(name)
-    activations = recipe.removesuffix('u').partition('-')[2]
-    assert levels_of(config.model.quantization, 'weight') == weight_levels(recipe)
+    activations = recipe.removesuffix('u').removesuffix('-int').partition('-')[2]
+    # on BCCD the set of the paper's SSD
+    expected = WEIGHTS['w3'] if 'w3-' in name and 'bccd' in name else weight_levels(recipe)
+    assert levels_of(config.model.quantization, 'weight') == expected
     assert levels_of(config.model.quantization, 'activation') == ACTIVATIONS[activations]
     hooks = {k: v for k, v in config.default_hooks.items() if v['type'].startswith('mmqnet.')}
     assert set(hooks) >= set(config.quantization_hooks)

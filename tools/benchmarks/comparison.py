@@ -25,7 +25,6 @@ from mmqnet.checks import check_seed
 from mmqnet.command_line import add_settings, positive_integer
 from mmqnet.visualization.style import save_figure
 
-
 _SCORES = {'val': 'mAP', 'test': 'test_mAP'}  # what the results call that of a split
 
 

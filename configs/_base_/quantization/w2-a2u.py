@@ -2,7 +2,7 @@
 # residual blocks add their input as it is: see docs/low_bit.md
 _base_ = './w3-a8u.py'
 quantization = dict(
-    weight=dict(levels=[-2, -1, 0, 1], granularity='channel'),
+    weight=dict(levels=[-2, -1, 0, 1]),
     activation=dict(levels='uint2'),
     quantize_identity=False,
 )

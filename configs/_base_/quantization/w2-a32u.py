@@ -1,3 +1,3 @@
 # 2-bit weights (-2..1), a scale for each output channel, at the nearest level; activations in float
 _base_ = './w3-a32u.py'
-quantization = dict(weight=dict(levels=[-2, -1, 0, 1], granularity='channel'))
+quantization = dict(weight=dict(levels=[-2, -1, 0, 1]))

@@ -1,11 +1,9 @@
-# Integers from the first layer to the predictions: 3-bit weights (±4) and 8-bit activations inside,
-# 8 bits at the first and the last layers and in sums (identities without down-sampling: those of
-# the activations); see docs/integer_recipes.md.
+# Integers from the first layer to the predictions: 3-bit weights (-4..3) and 8-bit activations
+# inside, 8 bits at the first and the last layers and in sums (identities without down-sampling:
+# those of the activations); see docs/integer_recipes.md.
 # int7 (±63), stored in 8 bits: sums of products with 8-bit activations stay exact on any CPU
 _base_ = './w3-a8u.py'
 quantization = dict(
-    weight=dict(granularity='channel', surrogate_temperature=3),
-    activation=dict(surrogate_temperature=3),
     include=['*'],
     exclude=[],
     keep_float=[],
@@ -16,13 +14,4 @@ quantization = dict(
         output=dict(levels='uint8'),
     ),
     sums=dict(levels='uint8'),
-)
-# nearly the staircase from the first step; gradients keep their size by `surrogate_temperature`
-quantization_hooks = dict(
-    temperature=dict(
-        _delete_=True,
-        type='mmqnet.TemperatureHook',
-        by='progress',
-        weight=dict(start=100, end=1000),
-    )
 )

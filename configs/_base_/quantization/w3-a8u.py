@@ -1,4 +1,5 @@
-# 3-bit weights (±4), 8-bit activations, at the nearest level: a runtime quantizes by rounding.
+# 3-bit weights (-4..3), a scale for each output channel, 8-bit activations, at the nearest level: a
+# runtime quantizes by rounding.
 # Weights and activations learn together; holds at low bits too, see docs/low_bit.md
 _base_ = './w3-a32u.py'
 quantization = dict(

@@ -1,3 +1,3 @@
 # 4-bit weights (-7..7), 8-bit activations, at the nearest level
 _base_ = './w3-a8u.py'
-quantization = dict(weight=dict(levels='int4'))
+quantization = dict(weight=dict(levels='int4', granularity='layer'))
