@@ -36,7 +36,7 @@ What stays in float, and why:
 |---|---|
 | first layer | `keep_float`; layers that read the image beside it count too |
 | last layer | `keep_float`; all layers that predict |
-| class X is not supported | deformable, 1-D and 3-D convolutions, heirs of `MultiheadAttention` |
+| class X is not supported | deformable, 1-D, 3-D convolutions; subclasses of `MultiheadAttention` |
 | part of a X | X may read its weights itself or sample by it (`conv_offset`) |
 | products of activations | and softmax, in an attention; its projections are quantized |
 | X.forward reads its weights itself | and would pass by the quantizer |
