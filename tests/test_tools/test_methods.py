@@ -191,12 +191,12 @@ def arguments(script, monkeypatch, *given):
     return importlib.import_module(script).parse_args()
 
 
-def test_data_without_a_test_split_is_refused(monkeypatch, capsys, tmp_path):
+def test_data_without_a_test_split_is_refused(monkeypatch, tmp_path):
     setting = f'test_dataloader.dataset.data_root={tmp_path}'
-    with pytest.raises(SystemExit):
-        arguments('methods', monkeypatch, '--cfg-options', setting)
-    message = f'{tmp_path}/annotations/test.json does not exist: make the data with `digits.py'
-    assert message in capsys.readouterr().err
+    monkeypatch.setattr(sys, 'argv', ['methods.py', '--cfg-options', setting])
+    with pytest.raises(SystemExit, match='does not exist: make the data with') as error:
+        importlib.import_module('methods').main()
+    assert f'{tmp_path}/annotations/test.json' in str(error.value)
 
 
 @pytest.mark.parametrize(

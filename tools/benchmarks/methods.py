@@ -30,14 +30,17 @@ def parse_args() -> argparse.Namespace:
     args = parse(parser)
     if not cells_of(args.methods, args.bits):
         parser.error(f'{", ".join(args.methods)} should have a recipe for {", ".join(args.bits)}')
-    file = annotation_file(args.cfg_options, 'test')
-    if not file.is_file():
-        parser.error(f'{file} does not exist: make the data with `digits.py --num-test 2000`')
     return args
 
 
 def main() -> None:
     args = parse_args()
+    file = annotation_file(args.cfg_options, 'test')
+    if not file.is_file():
+        sys.exit(
+            f'methods.py: error: {file} does not exist: make the data with '
+            '`tools/dataset_converters/digits.py --num-test 2000`'
+        )
     try:
         results = MethodResults(args.out_dir / 'methods.json', describe(args), args.rates)
     except ValueError as error:
