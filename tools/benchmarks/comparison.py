@@ -172,15 +172,13 @@ class Trainer:
     def _evaluate(self, config: Path, checkpoint: Path, split: str) -> float:
         annotations = annotation_file(self._args.cfg_options, split)
         out_dir = config.parent / split
+        settings = [
+            f'test_dataloader.dataset.ann_file={annotations}',
+            f'test_dataloader.dataset.data_prefix.img={split}/',
+            f'test_evaluator.ann_file={annotations}',
+        ]
         arguments = (config, checkpoint, '--work-dir', out_dir)
-        self._call(
-            *('test.py', config.parent, *arguments),
-            settings=[
-                f'test_dataloader.dataset.ann_file={annotations}',
-                f'test_dataloader.dataset.data_prefix.img={split}/',
-                f'test_evaluator.ann_file={annotations}',
-            ],
-        )
+        self._call('test.py', config.parent, *arguments, settings=settings)
         newest = max(out_dir.glob('*/*.json'), key=lambda path: path.stat().st_mtime)
         return json.loads(newest.read_text())['coco/bbox_mAP']
 

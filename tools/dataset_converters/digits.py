@@ -156,12 +156,13 @@ def convert(
     folder = Path(tempfile.mkdtemp(prefix=f'.{out_dir.name}-', dir=out_dir.parent))
     try:
         folder.chmod(0o755)  # mkdtemp's own 0700 would stay
-        photographs = {split: load_photographs(source_of(split)) for split in SPLITS}
+        photographs = {split: load_photographs(split) for split in ('train', 'val')}
         digits = load_digits()
         for split, number in zip(SPLITS, (num_train, num_val, num_test), strict=True):
             if number:
                 print(f'{split}: {number} pictures', flush=True)
-                write_split(folder, split, number, image_size, seed, photographs[split], digits)
+                pictures = photographs[source_of(split)]
+                write_split(folder, split, number, image_size, seed, pictures, digits)
         (folder / STAMP).write_text(json.dumps(settings))
         os.rename(folder, out_dir)
     except BaseException:
