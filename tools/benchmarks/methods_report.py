@@ -39,14 +39,14 @@ class MethodResults(Results):
 
     def scores(self) -> dict[str, float]:
         """Return the validation mAP of each training that has a score on the test split."""
-        return {self.key_of(row): row['mAP'] for row in self._rows if 'test_mAP' in row}
+        return {self.key_of(row): row['mAP'] for row in self._tested()}
 
     def summary(self, cell: Cell) -> Summary | None:
         """Return the test mAP of a cell's seeds at the rate that is best on the validation split.
 
         None while a rate is missing.
         """
-        rows = [row for row in self._rows if _cell_of(row) == cell and _is_current(row)]
+        rows = [row for row in self._tested() if _cell_of(row) == cell and _is_current(row)]
         seeds = list(dict.fromkeys(row['seed'] for row in rows))
         rates = (best_rate(cell, self.scores(), seed, self._rates) for seed in seeds)
         rate = next((rate for rate in rates if rate is not None), None)
@@ -58,9 +58,12 @@ class MethodResults(Results):
         """Return the float model trained on for as many epochs."""
         return self.summary(Cell(FLOAT, f'{epochs} epochs'))
 
+    def _tested(self) -> list[dict[str, Any]]:
+        return [row for row in self._rows if 'test_mAP' in row]
+
 
 def _is_current(row: Mapping[str, Any]) -> bool:
-    return 'test_mAP' in row and row['recipe'] == recipe_digest(_cell_of(row).recipe)
+    return row['recipe'] == recipe_digest(_cell_of(row).recipe)
 
 
 def _cell_of(row: Mapping[str, Any]) -> Cell:
@@ -111,28 +114,30 @@ def draw(results: MethodResults) -> Figure:
     """Draw mean mAP over bits, a point for each seed."""
     figure = new_figure(5, width=10)
     axis = figure.subplots()
+    drawn: list[float] = []
     for i, method in enumerate(METHODS):
-        _draw_method(axis, results, method, i)
+        found = {bits: results.summary(Cell(method, bits)) for bits in EPOCHS}
+        _draw_method(axis, found, method, i)
+        drawn += [score for summary in found.values() if summary for score in summary.scores]
     for place, epochs in enumerate(EPOCHS.values()):
         trained_on = results.float_summary(epochs)
         if trained_on:
             axis.hlines(trained_on.mean, place - 0.45, place + 0.45, 'black', 'dashed', lw=1)
+            drawn.append(trained_on.mean)
     axis.set_xticks(range(len(EPOCHS)), [f'{bits}\n{n} epochs' for bits, n in EPOCHS.items()])
     axis.set(xlabel='weight / activation bits', ylabel='hard test mAP, each dot a seed')
     axis.set_title('Methods on the demo (dashed: float, trained on)')
-    scores = results.scores().values()
-    if scores:
-        axis.set_ylim(min(scores) - 0.02, max(scores) + 0.02)
+    if drawn:
+        axis.set_ylim(min(drawn) - 0.02, max(drawn) + 0.02)
     axis.legend(ncols=len(METHODS), fontsize=8)
     return figure
 
 
-def _draw_method(axis: Any, results: MethodResults, method: str, index: int) -> None:
+def _draw_method(axis: Any, found: Mapping[str, Summary | None], method: str, index: int) -> None:
     width = 0.8 / len(METHODS)
     offset = (index - (len(METHODS) - 1) / 2) * width
     places, means = [], []
-    for place, bits in enumerate(EPOCHS):
-        summary = results.summary(Cell(method, bits))
+    for place, summary in enumerate(found.values()):
         if summary:
             places.append(place + offset)
             means.append(summary.mean)
