@@ -1,8 +1,12 @@
 """Quantized detectors in ONNX Runtime: codes and boxes against those of the model."""
 
+import onnx
 import pytest
 from exported import SIZE, pictures, small_detector
+from mmdet.registry import MODELS
 from mmengine.config import Config
+from mmengine.registry import DefaultScope
+from onnx_files import run
 from toy_models import calibrated
 
 from mmqnet.export.detection import export_module
@@ -35,3 +39,29 @@ def test_codes_and_boxes_agree(root, name, tmp_path):
     boxes = compare_outputs(path, module, inputs)
     assert boxes.count > 10
     assert boxes.share > 0.8
+
+
+def test_first_layer_in_openvino(root, tmp_path):
+    """Also where the file takes any number of images, each channel has its own bias.
+
+    The demo's detector, since a smaller one does not show what can go wrong there.
+    """
+    openvino = pytest.importorskip('openvino')
+    config = Config.fromfile(root / 'configs/demo/ssd_r18_w3-a8-int_digits.py')
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        model = MODELS.build(config.model)
+    model.backbone.bn1.bias.data.uniform_(-1, 1)
+    preprocessor, images = model.data_preprocessor, pictures(2)
+    calibrated(model, (images - preprocessor.mean) / preprocessor.std)
+    module = export_module(model.eval(), config, shape=(SIZE, SIZE))
+    path = tmp_path / 'file.onnx'
+    names, metadata = module.output_names, module.metadata
+    export_onnx(module, [module.example()], path, output_names=names, metadata=metadata)
+    file = onnx.load(path)
+    codes = 'backbone.layer1.0.input_quantizer.codes.index'
+    kind = onnx.TensorProto.UINT8
+    file.graph.output.append(onnx.helper.make_tensor_value_info(codes, kind, None))
+    onnx.save(file, path)
+    found = openvino.compile_model(path, 'CPU')([images.numpy()])[codes]
+    expected = run(path, images)[-1].numpy()
+    assert (found != expected).mean() < 0.01

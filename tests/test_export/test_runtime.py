@@ -198,6 +198,16 @@ class TestSession:
             session.run(images)['dets'], images + np.float32([0, 1, -1, 1])
         )
 
+    def test_openvino_takes_one_image_at_a_time(self, export):
+        """With an open batch it can confuse biases, see ``OpenVINOSession``."""
+        assert open_session(export('SSD').path).batch == 0
+        session = open_session(export('SSD').path, 'openvino')
+        assert session.batch == 1
+        images = torch.rand(3, 3, SIZE, SIZE).mul(255).numpy()
+        together = session.run(images)['dets']
+        for image, dets in zip(images, together, strict=True):
+            np.testing.assert_array_equal(session.run(image[None])['dets'][0], dets)
+
     def test_images_of_another_size(self, export):
         session = open_session(export('SSD').path)
         with pytest.raises(ValueError, match=r'of shape \(3, 64, 64\), .* but got \(3, 32, 64\)'):

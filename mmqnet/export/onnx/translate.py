@@ -13,7 +13,8 @@ import torch
 from onnxscript import values
 from torch import Tensor, nn
 
-from mmqnet.export.onnx.graph import DOMAIN
+from mmqnet.export.onnx import graph as graphs
+from mmqnet.export.onnx.graph import DOMAIN, is_op
 
 HARD_QUANTIZE = 'HardQuantize'
 _INPUTS = ('x', 'levels', 'thresholds', 'alpha', 'beta')
@@ -67,6 +68,7 @@ def translate(
             raise ValueError(_what_failed(module, error)) from error
     assert program is not None
     _make_contiguous(program.model)
+    _remove_expansions(program.model)
     return program.model
 
 
@@ -76,6 +78,25 @@ def _make_contiguous(model: ir.Model) -> None:
         array = None if value.const_value is None else value.const_value.numpy()
         if array is not None and not array.flags.c_contiguous:
             value.const_value = ir.tensor(np.ascontiguousarray(array), name=value.name)
+
+
+def _remove_expansions(model: ir.Model) -> None:
+    """Remove ``Expand`` nodes that expand nothing.
+
+    With one to a shape that holds the size of the batch, as MMDetection's decoding has them,
+    OpenVINO 2026.4 gives all channels of the first quantized convolution the bias of channel 0.
+    """
+    for node in [node for node in model.graph if is_op(node, 'Expand')]:
+        given, made = node.inputs[0], node.outputs[0]
+        assert given is not None
+        if _is_same(given.shape, made.shape) and not made.is_graph_output():
+            graphs.replace(made, given)
+            model.graph.remove(node, safe=True)
+
+
+def _is_same(first: ir.Shape | None, second: ir.Shape | None) -> bool:
+    """Whether two shapes are known, but for sizes by name, and equal."""
+    return first is not None and not first.has_unknown_dim() and first == second
 
 
 def _translation() -> Any:
