@@ -1,5 +1,6 @@
 """Which range of integers fits values best: ``-m..n-m`` for an input that is lopsided."""
 
+import functools
 from collections.abc import Sequence
 
 import torch
@@ -73,6 +74,7 @@ def _windows(terms: Tensor, first: Tensor, length: int) -> Tensor:
     return cumulated[:, first + length] - cumulated[:, first]
 
 
+@functools.lru_cache(maxsize=1024)
 def _is_range(levels: tuple[float, ...]) -> bool:
     return levels[0] <= 0 <= levels[-1] and levels == tuple(
         float(round(levels[0]) + i) for i in range(len(levels))

@@ -224,7 +224,7 @@ class TestDetectors:
         assert len(results) == 2
 
     def test_shared_layers_stay_shared_and_are_quantized_once(self):
-        model = build(quantized(rtmdet()))
+        model = build(quantized(rtmdet(), weight=W3A8['weight'], activation=dict(levels='uint4')))
         heads = model.bbox_head.cls_convs
         assert heads[0][0].conv is heads[1][0].conv is heads[2][0].conv
         assert type(heads[0][0].conv) is QuantConv2d
@@ -370,7 +370,8 @@ class TestPatterns:
     def test_outputs_of_a_layer_that_several_modules_hold(self):
         """RTMDet shares convolutions among its levels, each of which has its normalization."""
         overrides = {'bbox_head.cls_convs': dict(output=dict(levels='uint8'))}
-        model = build(quantized(rtmdet(), **W3A8, overrides=overrides))
+        four_bits = dict(W3A8, activation=dict(levels='uint4'))
+        model = build(quantized(rtmdet(), **four_bits, overrides=overrides))
         towers = model.bbox_head.cls_convs
         assert len({id(tower[0].conv) for tower in towers}) == 1
         assert len({id(tower[0].output_quantizer) for tower in towers}) == 3
