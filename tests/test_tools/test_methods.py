@@ -261,8 +261,13 @@ def test_table_marks_the_first_and_what_is_within_its_spread(plan, results):
     assert cells[5] == '0.500 ± 0.000 (0.714)'
     assert cells[4] == cells[6] == ''
     assert cells[8] == '0.660 ± 0.000 (0.943)'  # it has a teacher, so it is not the first
-    [bars] = draw(results).axes
-    assert [text.get_text() for text in bars.get_legend().get_texts()] == list(plan.METHODS)
+    [axis] = draw(results).axes
+    trained = ['u', 'LSQ', 'paper', 'u distilled']
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == trained
+    assert [list(line.get_ydata()) for line in axis.lines[:2]] == [
+        [0.63, 0.64, 0.65],
+        [0.625, 0.635, 0.645],
+    ]
 
 
 @pytest.mark.slow

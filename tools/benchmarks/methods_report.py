@@ -9,7 +9,7 @@ from comparison_results import Results, Summary
 from matplotlib.figure import Figure
 from methods_plan import DISTILLED, EPOCHS, FLOAT, METHODS, RATES, Cell, best_rate, key_of
 
-from mmqnet.visualization.style import new_figure
+from mmqnet.visualization.style import new_figure, tidy
 
 
 class MethodResults(Results):
@@ -111,35 +111,38 @@ def _mark(cells: list[str], rivals: dict[int, Summary]) -> None:
 
 
 def draw(results: MethodResults) -> Figure:
-    """Draw mean mAP over bits, a point for each seed."""
+    """Draw mAP over bits: a point for each seed, a line at the mean."""
+    found = {method: [results.summary(Cell(method, bits)) for bits in EPOCHS] for method in METHODS}
+    trained = {method: summaries for method, summaries in found.items() if any(summaries)}
     figure = new_figure(5, width=10)
     axis = figure.subplots()
-    drawn: list[float] = []
-    for i, method in enumerate(METHODS):
-        found = {bits: results.summary(Cell(method, bits)) for bits in EPOCHS}
-        _draw_method(axis, found, method, i)
-        drawn += [score for summary in found.values() if summary for score in summary.scores]
+    width = 0.8 / max(len(trained), 1)
+    for i, (method, summaries) in enumerate(trained.items()):
+        _draw_method(axis, method, summaries, (i + 0.5) * width - 0.4, width)
     for place, epochs in enumerate(EPOCHS.values()):
         trained_on = results.float_summary(epochs)
         if trained_on:
-            axis.hlines(trained_on.mean, place - 0.45, place + 0.45, 'black', 'dashed', lw=1)
-            drawn.append(trained_on.mean)
+            axis.hlines(trained_on.mean, place - 0.4, place + 0.4, 'black', 'dashed', lw=1)
     axis.set_xticks(range(len(EPOCHS)), [f'{bits}\n{n} epochs' for bits, n in EPOCHS.items()])
-    axis.set(xlabel='weight / activation bits', ylabel='hard test mAP, each dot a seed')
-    axis.set_title('Methods on the demo (dashed: float, trained on)')
-    if drawn:
-        axis.set_ylim(min(drawn) - 0.02, max(drawn) + 0.02)
-    axis.legend(ncols=len(METHODS), fontsize=8)
+    axis.set(xlabel='weight / activation bits', ylabel='hard test mAP')
+    axis.set_title('Methods on the demo: seeds and their mean (dashed: float, trained on)')
+    tidy(axis, 'y')
+    if trained:
+        axis.legend(loc='lower left', fontsize=8)
     return figure
 
 
-def _draw_method(axis: Any, found: Mapping[str, Summary | None], method: str, index: int) -> None:
-    width = 0.8 / len(METHODS)
-    offset = (index - (len(METHODS) - 1) / 2) * width
-    places, means = [], []
-    for place, summary in enumerate(found.values()):
+def _draw_method(
+    axis: Any, method: str, summaries: Sequence[Summary | None], offset: float, width: float
+) -> None:
+    points = [
+        (place + offset, score)
+        for place, summary in enumerate(summaries)
+        if summary
+        for score in summary.scores
+    ]
+    [line] = axis.plot(*zip(*points, strict=True), 'o', markersize=3, label=method)
+    for place, summary in enumerate(summaries):
         if summary:
-            places.append(place + offset)
-            means.append(summary.mean)
-            axis.plot([places[-1]] * len(summary.scores), summary.scores, 'k.', markersize=4)
-    axis.bar(places, means, width, label=method, alpha=0.6)
+            left = place + offset - 0.4 * width
+            axis.hlines(summary.mean, left, left + 0.8 * width, line.get_color(), lw=2)
