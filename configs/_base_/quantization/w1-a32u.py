@@ -1,5 +1,3 @@
 # Binary weights with a scale for each output channel, at the nearest level, activations in float
-_base_ = './w3-a32u.py'
+_base_ = './w2-a32u.py'
 quantization = dict(weight=dict(levels='binary'))
-# At T = 1000 weights still settle on the slope between the levels: see docs/low_bit.md
-quantization_hooks = dict(temperature=dict(weight=dict(end=1e5)))
