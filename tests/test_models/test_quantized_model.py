@@ -22,6 +22,9 @@ from mmqnet.layers import QuantConv2d, QuantizedLayer, QuantLinear
 from mmqnet.models import QuantizationConfig, convert
 from mmqnet.quantizers import Mode, quantizers_of
 
+# of models with many quantizers: k-means takes seconds for a few with 256 levels
+W3A4 = dict(W3A8, activation=dict(levels='uint4'))
+
 
 def upstream(path, **model):
     """A model of MMDetection's config files, smaller."""
@@ -224,7 +227,7 @@ class TestDetectors:
         assert len(results) == 2
 
     def test_shared_layers_stay_shared_and_are_quantized_once(self):
-        model = build(quantized(rtmdet(), weight=W3A8['weight'], activation=dict(levels='uint4')))
+        model = build(quantized(rtmdet(), **W3A4))
         heads = model.bbox_head.cls_convs
         assert heads[0][0].conv is heads[1][0].conv is heads[2][0].conv
         assert type(heads[0][0].conv) is QuantConv2d
@@ -370,8 +373,7 @@ class TestPatterns:
     def test_outputs_of_a_layer_that_several_modules_hold(self):
         """RTMDet shares convolutions among its levels, each of which has its normalization."""
         overrides = {'bbox_head.cls_convs': dict(output=dict(levels='uint8'))}
-        four_bits = dict(W3A8, activation=dict(levels='uint4'))
-        model = build(quantized(rtmdet(), **four_bits, overrides=overrides))
+        model = build(quantized(rtmdet(), **W3A4, overrides=overrides))
         towers = model.bbox_head.cls_convs
         assert len({id(tower[0].conv) for tower in towers}) == 1
         assert len({id(tower[0].output_quantizer) for tower in towers}) == 3
