@@ -47,8 +47,9 @@ class MethodResults(Results):
         None while a rate is missing.
         """
         rows = [row for row in self._tested() if _cell_of(row) == cell and _is_current(row)]
+        scores = self.scores()
         seeds = list(dict.fromkeys(row['seed'] for row in rows))
-        rates = (best_rate(cell, self.scores(), seed, self._rates) for seed in seeds)
+        rates = (best_rate(cell, scores, seed, self._rates) for seed in seeds)
         rate = next((rate for rate in rates if rate is not None), None)
         if rate is None:
             return None
@@ -112,8 +113,12 @@ def _mark(cells: list[str], rivals: dict[int, Summary]) -> None:
 
 def draw(results: MethodResults) -> Figure:
     """Draw mAP over bits: a point for each seed, a line at the mean."""
-    found = {method: [results.summary(Cell(method, bits)) for bits in EPOCHS] for method in METHODS}
-    trained = {method: summaries for method, summaries in found.items() if any(summaries)}
+    trained: dict[str, dict[int, Summary]] = {}
+    for method in METHODS:
+        for place, bits in enumerate(EPOCHS):
+            summary = results.summary(Cell(method, bits))
+            if summary:
+                trained.setdefault(method, {})[place] = summary
     figure = new_figure(5, width=10)
     axis = figure.subplots()
     width = 0.8 / max(len(trained), 1)
@@ -133,16 +138,10 @@ def draw(results: MethodResults) -> Figure:
 
 
 def _draw_method(
-    axis: Any, method: str, summaries: Sequence[Summary | None], offset: float, width: float
+    axis: Any, method: str, summaries: Mapping[int, Summary], offset: float, width: float
 ) -> None:
-    points = [
-        (place + offset, score)
-        for place, summary in enumerate(summaries)
-        if summary
-        for score in summary.scores
-    ]
+    points = [(x + offset, score) for x, summary in summaries.items() for score in summary.scores]
     [line] = axis.plot(*zip(*points, strict=True), 'o', markersize=3, label=method)
-    for place, summary in enumerate(summaries):
-        if summary:
-            left = place + offset - 0.4 * width
-            axis.hlines(summary.mean, left, left + 0.8 * width, line.get_color(), lw=2)
+    for x, summary in summaries.items():
+        left = x + offset - 0.4 * width
+        axis.hlines(summary.mean, left, left + 0.8 * width, line.get_color(), lw=2)
