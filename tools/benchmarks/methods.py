@@ -33,15 +33,20 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def main() -> None:
-    args = parse_args()
-    file = annotation_file(args.cfg_options, 'test')
+def check_test_split(cfg_options: list[str]) -> None:
+    """Raise a ValueError if the data have no test split."""
+    file = annotation_file(cfg_options, 'test')
     if not file.is_file():
-        sys.exit(
-            f'methods.py: error: {file} does not exist: make the data with '
+        raise ValueError(
+            f'{file} does not exist: make the data with '
             '`tools/dataset_converters/digits.py --num-test 2000`'
         )
+
+
+def main() -> None:
+    args = parse_args()
     try:
+        check_test_split(args.cfg_options)
         results = MethodResults(args.out_dir / 'methods.json', describe(args), args.rates)
     except ValueError as error:
         sys.exit(f'methods.py: error: {error}')
