@@ -97,8 +97,8 @@ def test_gap_is_measured_with_the_statistics_of_the_training(load):
 def test_all_rows_at_the_first_seed_come_first(plan, results):
     to_do = plan.AblationPlan(['w2-a32', 'gap-10'], [0, 1], 2e-3)
     runs = to_do.missing(results.scores())
-    assert [run.key for run in runs] == [
-        *('w2-a32 seed 0', 'gap-10 seed 0', 'w2-a32 seed 1', 'gap-10 seed 1'),
+    assert [(run.name, run.seed) for run in runs] == [
+        *(('w2-a32', 0), ('gap-10', 0), ('w2-a32', 1), ('gap-10', 1)),
     ]
     results.add(runs[1], dict(mAP=0.5, minutes=1.0))
     assert to_do.left(results.scores()) == [2, 2, 8]
@@ -160,6 +160,13 @@ def test_gap_over_the_training(plan, results):
     assert mean.get_ydata().tolist() == pytest.approx([0.19, 0.01])
 
 
+def test_rows_of_a_recipe_that_has_changed_do_not_count(results, plan):
+    run = plan.Run('w2-a32', 0, 2e-3)
+    results._rows.append(dict(row='w2-a32', seed=0, recipe='0badcafe', mAP=0.6, minutes=1.0))
+    assert results.summary('w2-a32') is None
+    assert run in plan.AblationPlan(['w2-a32'], [0], 2e-3).missing(results.scores())
+
+
 def test_other_conditions_are_refused(results, plan, tmp_path):
     fill(plan, results, {'w2-a32': (0.6,)})
     with pytest.raises(ValueError, match='made with rate = None, not 0'):
@@ -174,7 +181,7 @@ def test_the_gap_of_a_real_training(start, tmp_path):
     command += ['--checkpoint', str(start.checkpoint), '--cfg-options', *start.cfg_options]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert '[0/1] gap-growing seed 5\n' in done.stdout
+    assert '[0/1] gap-growing seed 5 ' in done.stdout
     [run] = json.loads((out_dir / 'ablation.json').read_text())['runs']
     assert run['gap']['epochs'] == list(range(1, 9))
     assert len(run['gap']['soft']) == len(run['gap']['hard']) == 8

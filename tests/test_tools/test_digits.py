@@ -1,6 +1,7 @@
 """The converter of the demo's data set."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -170,15 +171,36 @@ def test_other_settings_are_refused(made):
         digits.convert(made, **{**TINY, 'seed': 5})
 
 
-def test_a_test_split_is_optional(made, tmp_path):
+def test_a_test_split_can_be_added(made, tmp_path):
     without = {**TINY, 'num_test': 0}
     assert not digits.convert(made, **without)
     assert digits.convert(tmp_path / 'digits', **without)
     missing = {name for name in files_below(made) if 'test' in name}
     assert len(missing) == 6
     assert files_below(made).keys() - files_below(tmp_path / 'digits').keys() == missing
-    with pytest.raises(FileExistsError, match='made with num_test=None instead of 5: delete it'):
-        digits.convert(tmp_path / 'digits', **TINY)
+    stamp = (tmp_path / 'digits' / digits.STAMP).stat()
+    assert digits.convert(tmp_path / 'digits', **TINY)
+    assert files_below(tmp_path / 'digits') == files_below(made)
+    assert (tmp_path / 'digits' / digits.STAMP).stat() == stamp  # what was trained on it is fresh
+    with pytest.raises(FileExistsError, match='has 5 pictures to test on instead of 6: choose'):
+        digits.convert(tmp_path / 'digits', **{**TINY, 'num_test': 6})
+
+
+def test_an_interrupted_test_split_is_made_again(made, tmp_path, monkeypatch):
+    out_dir, rename = tmp_path / 'digits', os.rename
+
+    def fail(source, target):
+        if Path(target).name == 'test.json':
+            raise OSError('killed')
+        rename(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, 'rename', fail)
+        with pytest.raises(OSError, match='killed'):
+            digits.convert(out_dir, **TINY)
+    assert [path.name for path in tmp_path.iterdir()] == ['digits']
+    assert digits.convert(out_dir, **TINY)
+    assert files_below(out_dir) == files_below(made)
 
 
 def test_foreign_folder_is_left_alone(tmp_path):
@@ -213,7 +235,7 @@ def test_interrupted_run_leaves_nothing(tmp_path, monkeypatch, error):
     with pytest.raises(type(error) if isinstance(error, Exception) else error):
         digits.convert(tmp_path / 'digits', **TINY)
     assert list(tmp_path.iterdir()) == []
-    with pytest.raises(SystemExit, match=r'error: disk full|interrupted, nothing was written'):
+    with pytest.raises(SystemExit, match=r'error: disk full|interrupted; the same command'):
         digits.main(['--out-dir', str(tmp_path / 'digits'), '--num-train', '1'])
 
 

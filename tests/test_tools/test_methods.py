@@ -38,7 +38,10 @@ def found(score, minutes=1.0, validation=None):
     return dict(mAP=mAP, test_mAP=score, minutes=minutes)
 
 
-def test_first_seed_at_each_rate_and_others_at_the_best(plan, results):
+def test_first_seed_at_each_rate_and_others_at_the_best(plan, tmp_path):
+    from methods_report import MethodResults
+
+    results = MethodResults(tmp_path / 'methods.json', CONDITIONS, seed=7)
     cell = plan.Cell('u', '2/2')
     to_do = plan.MethodsPlan([cell], [7, 8, 9])
     runs = to_do.missing(results.scores())
@@ -55,10 +58,29 @@ def test_first_seed_at_each_rate_and_others_at_the_best(plan, results):
     assert results.summary(cell).scores == (1 - 0.7, 0.71, 0.71)  # of the test split
 
 
+def test_the_lowest_of_equal_rates_is_taken(plan):
+    cell = plan.Cell('u', '2/2')
+    scores = {plan.Run(cell, 0, rate).key: 0.7 for rate in plan.RATES}
+    assert plan.best_rate(cell, scores, 0, sorted(plan.RATES, reverse=True)) == min(plan.RATES)
+
+
+def test_the_first_seed_of_the_command_decides_the_rate(plan, tmp_path):
+    from methods_report import MethodResults
+
+    path, cell = tmp_path / 'methods.json', plan.Cell('u', '2/2')
+    for seeds, best, scores in (([0, 1], 0, [0.6, 0.6]), ([1, 2], 2, [0.5, 0.6, 0.6])):
+        results = MethodResults(path, CONDITIONS, seeds[0])
+        to_do = plan.MethodsPlan([cell], seeds)
+        while runs := to_do.missing(results.scores()):
+            for run in runs:
+                results.add(run, found(0.6 if run.rate == plan.RATES[best] else 0.5))
+        assert sorted(results.summary(cell).scores) == scores
+
+
 def test_the_rates_that_are_asked_for(plan, tmp_path):
     from methods_report import MethodResults
 
-    results = MethodResults(tmp_path / 'methods.json', CONDITIONS, [0.01])
+    results = MethodResults(tmp_path / 'methods.json', CONDITIONS, rates=[0.01])
     cell = plan.Cell('u', '2/2')
     to_do = plan.MethodsPlan([cell], [0, 1], [0.01])
     for score in (0.5, 0.6):
@@ -191,12 +213,20 @@ def arguments(script, monkeypatch, *given):
     return importlib.import_module(script).parse_args()
 
 
-def test_data_without_a_test_split_is_refused(monkeypatch, tmp_path):
-    setting = f'test_dataloader.dataset.data_root={tmp_path}'
-    monkeypatch.setattr(sys, 'argv', ['methods.py', '--cfg-options', setting])
-    with pytest.raises(SystemExit, match='does not exist: make the data with') as error:
+@pytest.mark.parametrize(('split', 'remedy'), [('test', ' --num-test 2000`'), ('val', '`')])
+def test_data_without_a_split_are_refused(start, monkeypatch, split, remedy):
+    from comparison_configs import annotation_file
+
+    file = annotation_file(start.cfg_options, split)
+    file.unlink()
+    options = ['--checkpoint', str(start.checkpoint), '--cfg-options', *start.cfg_options]
+    monkeypatch.setattr(sys, 'argv', ['methods.py', *options])
+    with pytest.raises(SystemExit) as error:
         importlib.import_module('methods').main()
-    assert f'{tmp_path}/annotations/test.json' in str(error.value)
+    assert str(error.value) == (
+        f'methods.py: error: {file} does not exist: make the data with '
+        f'`tools/dataset_converters/digits.py{remedy}'
+    )
 
 
 @pytest.mark.parametrize(
@@ -230,11 +260,48 @@ def test_a_checkpoint_of_a_quantized_model_is_refused(benchmarks_on_path, tmp_pa
     args = argparse.Namespace(checkpoint=tmp_path / 'x.pth', cfg_options=[])
     weights = {'conv.weight': torch.ones(1)}
     torch.save(weights, args.checkpoint)
-    assert describe(args)['cfg_options'] == []
+    assert describe(args, [])['cfg_options'] == []
     weights['conv.weight_quantizer.calibrated'] = torch.tensor(True)
     torch.save(dict(state_dict=weights), args.checkpoint)
     with pytest.raises(ValueError, match='should hold a float model'):
-        describe(args)
+        describe(args, [])
+
+
+def test_data_are_a_condition(start, plan):
+    from comparison_configs import annotation_file
+    from comparison_results import describe
+
+    before = describe(start, plan.SPLITS)
+    assert before == describe(start, plan.SPLITS)
+    with annotation_file(start.cfg_options, 'val').open('a') as file:
+        file.write('\n')
+    after = describe(start, plan.SPLITS)
+    assert {key for key in after if after[key] != before[key]} == {'data'}
+    assert {key for key, value in after['data'].items() if value != before['data'][key]} == {'val'}
+
+
+def test_what_is_unfinished_goes_on_under_the_same_conditions_alone(plan, tmp_path, monkeypatch):
+    from comparison import Trainer
+
+    folders = []
+    monkeypatch.setattr(
+        Trainer, '_call', lambda self, script, folder, *args, **_: folders.append(folder)
+    )
+    monkeypatch.setattr(Trainer, '_evaluate', lambda *_: 0.5)
+    args = argparse.Namespace(out_dir=tmp_path, checkpoint=Path('float.pth'))
+    run = plan.Run(plan.Cell('u', '2/2'), 0, 2e-3)
+    assert Trainer(args, CONDITIONS).train(run)['minutes'] == 0
+    (folders[0] / 'last_checkpoint').write_text('epoch_1.pth')
+    assert Trainer(args, CONDITIONS).train(run)['minutes'] is None
+    assert Trainer(args, {**CONDITIONS, 'torch': '3'}).train(run)['minutes'] == 0
+    assert folders[0] == folders[1] != folders[2]
+
+
+def test_interrupted_trainings_do_not_count_for_the_time_left(plan, results):
+    for seed, minutes in enumerate((2.0, None, 4.0)):
+        run = plan.Run(plan.Cell('u', '2/2'), seed, 1e-3)
+        results.add(run, found(0.6, minutes=minutes))
+    assert results.minutes_per_epoch() == 0.75
 
 
 def test_table_marks_the_first_and_what_is_within_its_spread(plan, results):
@@ -277,7 +344,7 @@ def test_an_interrupted_comparison_goes_on(plan, start, tmp_path):
 
     start.cfg_options.append('default_hooks.batch_norm.num_samples=16')
     out_dir, cell = tmp_path / 'out', plan.Cell('TWN', '2/32')
-    kept = MethodResults(out_dir / 'methods.json', describe(start))
+    kept = MethodResults(out_dir / 'methods.json', describe(start, plan.SPLITS))
     for rate in plan.RATES[1:]:
         kept.add(plan.Run(cell, 0, rate), found(0.5))
     command = [sys.executable, '-W', 'ignore', str(ROOT / 'tools/benchmarks/methods.py')]

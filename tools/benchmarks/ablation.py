@@ -11,7 +11,7 @@ beside tables and a picture; after an interruption the same command continues.
 import argparse
 import sys
 
-from ablation_plan import ROWS, AblationPlan
+from ablation_plan import ROWS, SPLITS, AblationPlan
 from ablation_report import AblationResults, draw, tables
 from comparison import Report, add_arguments, compare, learning_rate, parse
 from comparison_configs import float_config
@@ -37,9 +37,9 @@ def main() -> None:
         rate=float_config().optim_wrapper.optimizer.lr, epochs=float_config().train_cfg.max_epochs
     )
     try:
-        conditions = dict(**describe(args), rate=args.rate, float_training=scratch)
+        conditions = dict(**describe(args, SPLITS), rate=args.rate, float_training=scratch)
         results = AblationResults(args.out_dir / 'ablation.json', conditions)
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         sys.exit(f'ablation.py: error: {error}')
     plan = AblationPlan(args.rows, args.seeds, args.rate)
     compare(args, plan, results, Report(tables, draw))

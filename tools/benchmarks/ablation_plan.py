@@ -5,13 +5,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from comparison_configs import config_text, float_config, paper_temperature, quantized_model
+from comparison_configs import (
+    config_text,
+    float_config,
+    paper_temperature,
+    quantized_model,
+    recipe_digest,
+)
 
 from mmqnet.visualization import read_gap
 
 EPOCHS = 2  # from the float checkpoint
 GAP_EPOCHS = 8  # a point each in the picture of the gap
 METRIC = 'coco/bbox_mAP'
+SPLITS = ('train', 'val')
 
 
 @dataclass(frozen=True)
@@ -55,9 +62,9 @@ ROWS = {
 }
 
 
-def key_of(name: str, seed: int) -> str:
-    """Return the key of a row's training at a seed."""
-    return f'{name} seed {seed}'
+def key_of(name: str, seed: int, recipe: str) -> str:
+    """Return the key of a row's training at a seed, with the digest of its recipe."""
+    return f'{name} seed {seed} {recipe}'
 
 
 @dataclass(frozen=True)
@@ -77,12 +84,13 @@ class Run:
     @property
     def key(self) -> str:
         """Name in the results."""
-        return key_of(self.name, self.seed)
+        return key_of(self.name, self.seed, recipe_digest(ROWS[self.name].recipe))
 
     @property
     def fields(self) -> dict[str, Any]:
         """What a row of the results says of it."""
-        return dict(row=self.name, seed=self.seed)
+        recipe = recipe_digest(ROWS[self.name].recipe)
+        return dict(row=self.name, seed=self.seed, recipe=recipe)
 
     @property
     def epochs(self) -> int:

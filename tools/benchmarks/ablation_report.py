@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ablation_plan import key_of
+from ablation_plan import ROWS, key_of
+from comparison_configs import recipe_digest
 from comparison_results import Results, Summary
 from matplotlib.figure import Figure
 
@@ -64,29 +65,32 @@ class Curves:
 
 
 class AblationResults(Results):
-    """Finished trainings of the ablation."""
+    """Finished trainings of the ablation; those of a recipe that has changed do not count."""
 
     def key_of(self, row: Mapping[str, Any]) -> str:
         """Return the key of the training that a row of the file is about."""
-        return key_of(row['row'], row['seed'])
+        return key_of(row['row'], row['seed'], row['recipe'])
 
     def summary(self, name: str) -> Summary | None:
         """Return the mAP of all seeds of a row, or None if there is none."""
-        scores = tuple(row['mAP'] for row in self._rows if row['row'] == name)
+        scores = tuple(row['mAP'] for row in self._rows_of(name))
         return Summary(scores) if scores else None
 
     def curves(self, name: str) -> Curves | None:
         """Return the gaps of a row, or None if there are none."""
         seeds = [
             {epoch: soft - hard for epoch, soft, hard in zip(*row['gap'].values(), strict=True)}
-            for row in self._rows
-            if row['row'] == name
+            for row in self._rows_of(name)
         ]
         if not seeds:
             return None
         # a training that is killed before a validation goes on behind it
         epochs = tuple(epoch for epoch in seeds[0] if all(epoch in seed for seed in seeds))
         return Curves(epochs, tuple(tuple(seed[e] for e in epochs) for seed in seeds))
+
+    def _rows_of(self, name: str) -> list[dict[str, Any]]:
+        recipe = recipe_digest(ROWS[name].recipe)
+        return [row for row in self._rows if (row['row'], row['recipe']) == (name, recipe)]
 
 
 def tables(results: AblationResults) -> str:

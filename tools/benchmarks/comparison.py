@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from comparison_configs import ROOT, START, float_config
+from comparison_configs import ROOT, START, annotation_file, digest
 from comparison_results import Results
 from matplotlib.figure import Figure
 
@@ -120,14 +120,6 @@ def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
     return args
 
 
-def annotation_file(cfg_options: Sequence[str], split: str) -> Path:
-    """Return the absolute path of a split's annotations."""
-    dataset = float_config().test_dataloader.dataset
-    given = dict(option.split('=', 1) for option in cfg_options)
-    root = given.get('test_dataloader.dataset.data_root', dataset.data_root)
-    return ROOT / root / 'annotations' / f'{split}.json'
-
-
 def folder_of(key: str) -> str:
     """Return the name of a training's folder, without blanks or slashes."""
     return key.replace(' + ', '-').replace('/', '-').replace(' ', '_')
@@ -138,10 +130,12 @@ class Trainer:
 
     Args:
         args: The parsed arguments.
+        conditions: What all trainings share. What is unfinished under other ones does not go on.
     """
 
-    def __init__(self, args: argparse.Namespace) -> None:
+    def __init__(self, args: argparse.Namespace, conditions: Mapping[str, Any]) -> None:
         self._args = args
+        self._conditions = conditions
         self._processes: set[subprocess.Popen] = set()
 
     def train(self, run: Run) -> dict[str, Any]:
@@ -149,19 +143,22 @@ class Trainer:
 
         Returns:
             dict: The hard ``'mAP'``, ``'test_mAP'`` if it is evaluated on that split too, the
-            ``'minutes'`` it took, and what the run measures.
+            ``'minutes'`` it took (None if it was interrupted), and what the run measures.
 
         Raises:
             RuntimeError: If a command fails; the log is named.
         """
-        folder = (self._args.out_dir / 'runs' / folder_of(run.key)).resolve()
+        text = run.config_text(self._args.checkpoint.resolve())
+        name = f'{folder_of(run.key)}_{digest([text, self._conditions])}'
+        folder = (self._args.out_dir / 'runs' / name).resolve()
         config = folder / 'config.py'
-        atomic.write_text(config, run.config_text(self._args.checkpoint.resolve()))
+        atomic.write_text(config, text)
+        is_resumed = (folder / 'last_checkpoint').exists()
         start = time.monotonic()
         self._call('train.py', folder, config, '--work-dir', folder, '--resume')
         last = folder / f'epoch_{run.epochs}.pth'
         scores = {_SCORES[split]: self._evaluate(config, last, split) for split in run.splits}
-        minutes = round((time.monotonic() - start) / 60, 1)
+        minutes = None if is_resumed else round((time.monotonic() - start) / 60, 1)
         return dict(**scores, minutes=minutes, **run.measure(folder))
 
     def stop(self) -> None:
@@ -211,7 +208,7 @@ class Comparison:
 
     def __init__(self, args: argparse.Namespace, plan: Plan, results: Results) -> None:
         self._jobs: int = args.jobs
-        self._trainer = Trainer(args)
+        self._trainer = Trainer(args, results.conditions)
         self._plan = plan
         self._results = results
         self._failed: dict[str, str] = {}
@@ -245,7 +242,8 @@ class Comparison:
         if error is None:
             found = future.result()
             self._results.add(run, found)
-            print(f'    {run.key}: {found["mAP"]:.3f} in {found["minutes"]:.1f} min', flush=True)
+            took = '' if found['minutes'] is None else f' in {found["minutes"]:.1f} min'
+            print(f'    {run.key}: {found["mAP"]:.3f}{took}', flush=True)
         elif isinstance(error, (RuntimeError, OSError, ValueError, KeyError)):
             self._failed[run.key] = str(error)
             print(f'    {run.key}: {error}', flush=True)

@@ -3,8 +3,9 @@
 import functools
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from mmengine.config import Config
 
@@ -22,6 +23,14 @@ START = ROOT / 'docs' / 'experiments' / 'ssd_r18_digits_float.pth'
 def float_config() -> Config:
     """Return the config of the demo's float training."""
     return Config.fromfile(FLOAT_CONFIG)
+
+
+def annotation_file(cfg_options: Sequence[str], split: str) -> Path:
+    """Return the absolute path of a split's annotations."""
+    dataset = float_config().test_dataloader.dataset
+    given = dict(option.split('=', 1) for option in cfg_options)
+    root = given.get('test_dataloader.dataset.data_root', dataset.data_root)
+    return ROOT / root / 'annotations' / f'{split}.json'
 
 
 def paper_temperature(start: float = 10, end: float = 100) -> dict:
@@ -53,13 +62,21 @@ def quantized_model(recipe: str) -> list[str]:
     ]
 
 
+def digest(what: Any) -> str:
+    """Return a short digest of what json can hold."""
+    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:8]
+
+
 @functools.cache
 def recipe_digest(recipe: str | None) -> str:
-    """Return a short digest of what a recipe says, with all that it inherits; None: of nothing."""
-    if recipe is None:
-        return ''
-    config = Config.fromfile(RECIPES / f'{recipe}.py').to_dict()
-    return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:8]
+    """Return a digest of what a recipe says, with all that it inherits; None: ``''``."""
+    return '' if recipe is None else digest(Config.fromfile(RECIPES / f'{recipe}.py').to_dict())
+
+
+def detector_digest() -> str:
+    """Return a digest of what all trainings share: float model, data, schedule, hooks."""
+    trained_on = Config.fromstring('\n'.join(float_model()), '.py')
+    return digest([trained_on.to_dict(), Config.fromfile(QUANTIZED_BASE).to_dict()])
 
 
 def taught_by(teacher: Path) -> str:

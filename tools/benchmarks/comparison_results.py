@@ -4,12 +4,13 @@ import argparse
 import hashlib
 import json
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from comparison_configs import annotation_file, detector_digest
 
 from mmqnet import atomic
 from mmqnet.models import read_checkpoint
@@ -56,19 +57,21 @@ class Results:
 
     Raises:
         ValueError: If the file is damaged, or its results came about under other conditions.
+        OSError: If it cannot be read.
     """
 
     def __init__(self, path: Path, conditions: dict[str, Any]) -> None:
         self.path = path
-        self._conditions = conditions
+        self.conditions = conditions
         self._rows: list[dict[str, Any]] = []
         if not path.exists():
             return
+        text = path.read_text()
         try:
-            content = json.loads(path.read_text())
+            content = json.loads(text)
             before, self._rows = dict(content['conditions']), list(content['runs'])
             self.scores(), self.minutes_per_epoch()  # that each row has what they read
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f'{str(path)!r} holds no results ({error}): delete it') from error
         for key, value in conditions.items():
             if before.get(key) != value:
@@ -82,7 +85,7 @@ class Results:
         raise NotImplementedError
 
     def add(self, run: Any, found: Mapping[str, Any]) -> None:
-        """Add a training with its ``'mAP'``, its ``'minutes'`` and the like; write the file."""
+        """Add a training with its ``'mAP'``, ``'minutes'`` (or None) and the like, and write."""
         self._rows.append(dict(**run.fields, epochs=run.epochs, **found))
         self.write()
 
@@ -92,7 +95,7 @@ class Results:
         Raises:
             OSError: If it cannot be written.
         """
-        content = dict(conditions=self._conditions, runs=self._rows)
+        content = dict(conditions=self.conditions, runs=self._rows)
         atomic.write_text(self.path, json.dumps(content, indent=1) + '\n')
 
     def scores(self) -> dict[str, float]:
@@ -100,28 +103,46 @@ class Results:
         return {self.key_of(row): row['mAP'] for row in self._rows}
 
     def minutes_per_epoch(self) -> float:
-        """Return the mean time of an epoch so far."""
-        epochs = sum(row['epochs'] for row in self._rows)
-        return sum(row['minutes'] for row in self._rows) / epochs if epochs else 0.0
+        """Return the mean time of an epoch so far, of the trainings without an interruption."""
+        timed = [row for row in self._rows if row['minutes'] is not None]
+        epochs = sum(row['epochs'] for row in timed)
+        return sum(row['minutes'] for row in timed) / epochs if epochs else 0.0
 
 
-def describe(args: argparse.Namespace) -> dict[str, Any]:
-    """Return what all trainings share: float weights, settings, versions.
+def describe(args: argparse.Namespace, splits: Sequence[str]) -> dict[str, Any]:
+    """Return what all trainings share: float weights, data, detector, settings, versions.
+
+    Args:
+        args: The parsed arguments.
+        splits: Of the data.
 
     Raises:
-        ValueError: If the checkpoint cannot be read, or holds no float model.
+        ValueError: If a split is missing, or the checkpoint cannot be read or holds no float model.
     """
     path = str(args.checkpoint)
     with safe_loading():
         state = weights_of(read_checkpoint(path), path)
     if quantizers_in(state):
         raise ValueError(f'--checkpoint should hold a float model, but {path!r} has quantizers')
-    digest = hashlib.sha256()
+    weights = hashlib.sha256()
     for name, value in state.items():
-        digest.update(name.encode())
-        digest.update(value.numpy().tobytes())
+        weights.update(name.encode())
+        weights.update(value.numpy().tobytes())
     return dict(
-        checkpoint=digest.hexdigest()[:16],
+        checkpoint=weights.hexdigest()[:16],
+        data={split: _data_digest(args.cfg_options, split) for split in splits},
+        detector=detector_digest(),
         cfg_options=args.cfg_options,
         torch=torch.__version__,
     )
+
+
+def _data_digest(cfg_options: Sequence[str], split: str) -> str:
+    annotations = annotation_file(cfg_options, split)
+    if not annotations.is_file():
+        option = ' --num-test 2000' if split == 'test' else ''
+        raise ValueError(
+            f'{annotations} does not exist: make the data with '
+            f'`tools/dataset_converters/digits.py{option}`'
+        )
+    return hashlib.sha256(annotations.read_bytes()).hexdigest()[:8]

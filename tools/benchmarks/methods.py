@@ -12,9 +12,9 @@ Trainings of a recipe that has changed since stay in the file, and are made anew
 import argparse
 import sys
 
-from comparison import Report, add_arguments, annotation_file, compare, learning_rate, parse
+from comparison import Report, add_arguments, compare, learning_rate, parse
 from comparison_results import describe
-from methods_plan import EPOCHS, FLOAT, METHODS, RATES, MethodsPlan, cells_of
+from methods_plan import EPOCHS, FLOAT, METHODS, RATES, SPLITS, MethodsPlan, cells_of
 from methods_report import MethodResults, draw, table
 
 
@@ -33,22 +33,13 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def check_test_split(cfg_options: list[str]) -> None:
-    """Raise a ValueError if the data have no test split."""
-    file = annotation_file(cfg_options, 'test')
-    if not file.is_file():
-        raise ValueError(
-            f'{file} does not exist: make the data with '
-            '`tools/dataset_converters/digits.py --num-test 2000`'
-        )
-
-
 def main() -> None:
     args = parse_args()
     try:
-        check_test_split(args.cfg_options)
-        results = MethodResults(args.out_dir / 'methods.json', describe(args), args.rates)
-    except ValueError as error:
+        conditions = describe(args, SPLITS)
+        path = args.out_dir / 'methods.json'
+        results = MethodResults(path, conditions, args.seeds[0], args.rates)
+    except (OSError, ValueError) as error:
         sys.exit(f'methods.py: error: {error}')
     plan = MethodsPlan(cells_of(args.methods, args.bits), args.seeds, args.rates)
     compare(args, plan, results, Report(table, draw))

@@ -26,6 +26,7 @@ EPOCHS = {
     '1/32': 4,
 }
 RATES = (1e-3, 2e-3, 4e-3)
+SPLITS = ('train', 'val', 'test')
 FLOAT = 'float'
 DISTILLED = 'u distilled'
 # From bits to the recipe of each method.
@@ -182,8 +183,11 @@ def cells_of(methods: list[str], bits: list[str]) -> list[Cell]:
 def best_rate(
     cell: Cell, scores: Mapping[str, float], seed: int, rates: Sequence[float]
 ) -> float | None:
-    """Return the rate of the highest mAP at one seed, or None while a rate has none."""
+    """Return the rate of the highest mAP at one seed, or None while a rate has none.
+
+    Of several, it is the lowest.
+    """
     found = {rate: scores.get(Run(cell, seed, rate).key) for rate in rates}
     if any(score is None for score in found.values()):
         return None
-    return max(rates, key=lambda rate: found[rate] or 0.0)
+    return max(sorted(rates), key=lambda rate: found[rate] or 0.0)

