@@ -17,6 +17,7 @@ LEVELS = dict(
     failures=0,
     safe_checkpoints=0,
     import_hooks=0,
+    tables=0,
     compat=1,
     config_paths=1,
     registry=0,

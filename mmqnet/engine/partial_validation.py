@@ -71,7 +71,7 @@ class PartialValidation:
 
 
 class _FirstSamples(Dataset[Any]):
-    """The first samples of a data set that wraps others."""
+    """The first samples of a data set."""
 
     def __init__(self, dataset: Any, count: int) -> None:
         self.dataset, self._count = dataset, count
@@ -89,9 +89,9 @@ def _build_loader(runner: Runner, num_samples: int) -> DataLoader[Any]:
     whole = runner.val_dataloader.dataset
     count = min(num_samples, len(whole))
     config.persistent_workers = False
-    if isinstance(whole, BaseDataset):
+    if isinstance(whole, BaseDataset) and config.dataset.get('indices') is None:
         config.dataset.indices = count
-    else:  # wrappers take no `indices`
+    else:  # wrappers take no `indices`, and a choice of the user's stays
         config.dataset = _FirstSamples(DATASETS.build(config.dataset), count)
     loader = Runner.build_dataloader(config, seed=runner.seed)
     if any('ann_file' in metric for metric in _as_list(runner.cfg.val_evaluator)):

@@ -1,4 +1,4 @@
-"""Exporting a trained model: a reader of its integers, and writers that stand on it.
+"""Exporting a trained model: writers of files for other runtimes, and running these.
 
 The packages that a format needs are imported where it is written: ``pip install mmqnet[export]``.
 """

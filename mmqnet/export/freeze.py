@@ -5,7 +5,6 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from mmqnet.export.reader import hard_function
 from mmqnet.layers import QuantizedLayer, weight_quantizers
 from mmqnet.ops import hard_quantize
 from mmqnet.quantizers import Quantizer, Staircase, quantizers_of
@@ -42,6 +41,25 @@ class FrozenQuantizer(nn.Module):
         """Quantize the weights, or ``x`` of any shape."""
         x = x if self.weight is None else self.weight
         return hard_quantize(x, self.levels, self.thresholds, self.alpha, self.beta)
+
+
+@torch.no_grad()
+def hard_function(quantizer: Quantizer, values: Tensor | None = None) -> Staircase:
+    """Return the hard function of a quantizer, detached.
+
+    Args:
+        quantizer: An active, calibrated quantizer.
+        values: The weights. Default: None, for one of activations, whose function is constant.
+
+    Raises:
+        RuntimeError: If it has not been calibrated.
+    """
+    if not quantizer.is_calibrated:
+        raise RuntimeError(
+            'a quantizer has not been calibrated: load a checkpoint of the quantized model'
+        )
+    function = quantizer.staircase(quantizer.levels.new_zeros(1) if values is None else values)
+    return Staircase(*(tensor.detach() for tensor in function))
 
 
 @torch.no_grad()

@@ -40,6 +40,9 @@ class QuantMultiheadAttention(nn.MultiheadAttention):
         """Return the output and, if ``need_weights``, the attention; as ``nn.MultiheadAttention``.
 
         ``is_causal`` describes the mask, which ``attn_mask`` gives.
+
+        Raises:
+            RuntimeError: If ``is_causal`` has no mask to describe.
         """
         masks = dict(key_padding_mask=key_padding_mask, attn_mask=attn_mask)
         if not any(isinstance(layer, QuantizedLayer) for layer in self.children()):
@@ -47,6 +50,8 @@ class QuantMultiheadAttention(nn.MultiheadAttention):
                 query, key, value, need_weights=need_weights, is_causal=is_causal,
                 average_attn_weights=average_attn_weights, **masks,
             )  # fmt: skip
+        if is_causal and attn_mask is None:  # as the float attention
+            raise RuntimeError('`is_causal=True` needs `attn_mask`, which it describes')
         is_batch = query.dim() == 3
         inputs = (x if is_batch else x[None] for x in (query, key, value))
         if is_batch and not self.batch_first:

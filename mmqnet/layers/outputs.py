@@ -17,8 +17,9 @@ class OutputQuantization:
     def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
         """Return the quantized output, a tensor that others may write to."""
         out = self.quantizer(output)
-        # blocks add in place, which autograd refuses for the view that a fixed quantizer gives
-        return out.clone() if self.quantizer.training else out
+        # blocks add in place, which autograd refuses for the view that a quantizer may give; with
+        # checkpointing the first pass has no gradients
+        return out.clone() if self.quantizer.training or out.requires_grad else out
 
 
 def quantize_output(module: nn.Module, quantizer: QuantizerConfig) -> None:

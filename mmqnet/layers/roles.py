@@ -41,7 +41,8 @@ def parameter_roles(model: nn.Module) -> dict[str, str]:
 def frozen_parameters(model: nn.Module) -> list[nn.Parameter]:
     """Return parameters that the present phase does not train, though the autograd graph has them.
 
-    Those of quantizers that do not learn, and the weights behind one whose levels are fixed.
+    Those of quantizers that do not learn, and the weights behind one whose levels are fixed; with
+    the projection of an attention the others that are in one parameter with it.
     """
     frozen: list[nn.Parameter] = []
     for module in model.modules():

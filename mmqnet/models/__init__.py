@@ -4,11 +4,12 @@ from mmqnet.models.alexnet import AlexNetBN
 from mmqnet.models.checkpoint_checks import (
     check_end,
     check_state,
+    is_complete,
     read_checkpoint,
     warn_of_differences,
 )
 from mmqnet.models.convert import convert
-from mmqnet.models.loading import build_model, check_calibrated, is_complete, load_weights
+from mmqnet.models.loading import build_model, check_calibrated, load_weights
 from mmqnet.models.packed_weights import (
     ENTRY,
     check_file,
@@ -18,7 +19,7 @@ from mmqnet.models.packed_weights import (
 )
 from mmqnet.models.quantization_config import QuantizationConfig
 from mmqnet.models.quantized_model import QuantizedModel, check_model_keys
-from mmqnet.models.report import LayerReport, QuantizationReport, SumReport, render
+from mmqnet.models.report import LayerReport, QuantizationReport, SumReport
 from mmqnet.models.staircase_distance import staircase_distance
 
 __all__ = [
@@ -41,7 +42,6 @@ __all__ = [
     'load_weights',
     'packed_entry',
     'read_checkpoint',
-    'render',
     'staircase_distance',
     'unpack',
     'warn_of_differences',

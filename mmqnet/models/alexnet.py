@@ -71,7 +71,7 @@ class AlexNetBN(BaseModule):
         """Return the features of images ``x`` (N, 3, 224, 224), a tuple of one tensor (N, hidden).
 
         Raises:
-            ValueError: If the images have another size.
+            ValueError: If the images have a size that does not give 6 x 6 features.
         """
         features = self.features(x)
         if features.shape[-2:] != (_FEATURE_SIZE, _FEATURE_SIZE):

@@ -157,10 +157,24 @@ def check_end(path: str) -> None:
     file = Path(path).expanduser()
     if not file.is_file():
         raise FileNotFoundError(f'the checkpoint {path!r} does not exist')
-    with file.open('rb') as begin:  # a zip file, unless it is of a torch before 1.6
-        if begin.read(2) == b'PK' and not has_zip_end(file):
-            raise ValueError(f'the checkpoint {path!r} is truncated: its end is missing')
-    check_file(path)
+    check_file(str(file))
+
+
+def is_complete(checkpoint: str | Path) -> bool:
+    """Return whether a checkpoint has its end: torch writes a zip file, whose table comes last.
+
+    Example:
+        >>> import tempfile
+        >>> from mmengine.runner import save_checkpoint
+        >>> path = Path(tempfile.mkdtemp(), 'epoch_1.pth')
+        >>> save_checkpoint(dict(state_dict={}), str(path))
+        >>> is_complete(path)
+        True
+        >>> _ = path.write_bytes(path.read_bytes()[:-10])
+        >>> is_complete(path)
+        False
+    """
+    return Path(checkpoint).is_dir() or has_zip_end(checkpoint)  # DeepSpeed's are folders
 
 
 def _own_state(model: nn.Module) -> dict[str, Any]:

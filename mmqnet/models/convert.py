@@ -15,7 +15,7 @@ from mmqnet.layers import (
     quantize_output,
     reads_its_input_once,
 )
-from mmqnet.models.inventory import expose_layers, weights_of
+from mmqnet.models.inventory import expose_layers, own_weights
 from mmqnet.models.packed_weights import unpack_when_loading
 from mmqnet.models.plan import LayerPlan, plan_layers
 from mmqnet.models.quantization_config import QuantizationConfig
@@ -160,6 +160,6 @@ def _report_layer(plan: LayerPlan) -> LayerReport:
         activation=describe_quantizer(plan.activation),
         output=describe_quantizer(plan.output),
         reason=plan.reason,
-        num_weights=sum(weight.numel() for weight in weights_of(plan.layer)),
+        num_weights=sum(weight.numel() for weight in own_weights(plan.layer)),
         weight_bits=num_bits(plan.weight.levels) if plan.weight else 32,
     )

@@ -78,7 +78,7 @@ def find_layers(model: nn.Module) -> list[FoundLayer]:
     return found
 
 
-def weights_of(module: nn.Module) -> list[Tensor]:
+def own_weights(module: nn.Module) -> list[Tensor]:
     """Return the weights that a layer multiplies by, of two dimensions or more; norms have none."""
     if isinstance(module, AttentionProjection):
         return [module.weight]
@@ -96,7 +96,7 @@ def weights_of(module: nn.Module) -> list[Tensor]:
 
 
 def _multiplies_by_weights(module: nn.Module) -> bool:
-    return isinstance(module, _ConvNd | nn.Linear) or bool(weights_of(module))
+    return isinstance(module, _ConvNd | nn.Linear) or bool(own_weights(module))
 
 
 def _obstacle(module: nn.Module) -> str:

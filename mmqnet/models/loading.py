@@ -1,7 +1,6 @@
 """From a config and a checkpoint to a quantized model, without a runner."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
@@ -11,7 +10,6 @@ from torch import nn
 
 from mmqnet.layers import parameter_roles
 from mmqnet.models.checkpoint_checks import check_state, read_checkpoint, some_of, weights_of
-from mmqnet.models.packed_weights import has_zip_end
 from mmqnet.models.report import QuantizationReport
 from mmqnet.quantizers import quantizers_of
 
@@ -46,23 +44,6 @@ def build_model(config: Config, allow_float: bool = False) -> nn.Module:
         )
     model.eval()  # SSDVGG's does not return the model
     return model
-
-
-def is_complete(checkpoint: str | Path) -> bool:
-    """Return whether a checkpoint has its end: torch writes a zip file, whose table comes last.
-
-    Example:
-        >>> import tempfile
-        >>> from mmengine.runner import save_checkpoint
-        >>> path = Path(tempfile.mkdtemp(), 'epoch_1.pth')
-        >>> save_checkpoint(dict(state_dict={}), str(path))
-        >>> is_complete(path)
-        True
-        >>> _ = path.write_bytes(path.read_bytes()[:-10])
-        >>> is_complete(path)
-        False
-    """
-    return Path(checkpoint).is_dir() or has_zip_end(checkpoint)  # DeepSpeed's are folders
 
 
 def load_weights(model: nn.Module, path: str, exact: bool = False) -> None:
@@ -154,8 +135,7 @@ def _check_parameters(
             )
     absent = [key for key in wanted if key in missing]
     if absent:
-        names = ', '.join(f'`{key}`' for key in absent[:3])
         raise ValueError(
-            f'{path!r} holds no {names} ({len(absent)} of {len(wanted)} parameters are missing): '
+            f'{path!r} holds no {some_of(absent)} (of {len(wanted)} parameters): '
             'is it of another model?'
         )

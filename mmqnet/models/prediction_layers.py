@@ -11,7 +11,7 @@ def prediction_layers(model: nn.Module, names: Sequence[str]) -> set[str]:
 
     The predictions of MMDetection and MMPretrain come from the bare layers of a head, alone, in
     lists, or at the end of a sequence. Layers in other modules of the head (ConvModules,
-    attention, feed-forward networks), in lists called ``*_fcs``, or is the RPN's ``rpn_conv`` is
+    attention, feed-forward networks) or in lists called ``*_fcs``, and the RPN's ``rpn_conv``, are
     hidden. If nothing is left of a head, all its layers outside of ConvModules count; a model
     without a head has one last layer.
 

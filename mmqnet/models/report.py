@@ -1,12 +1,12 @@
 """What a conversion did to each layer, as data and as a table."""
 
-import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rich.console import Console
 from rich.table import Table
 
 from mmqnet.quantizers import DEFAULT_TYPE, QuantizerConfig
+from mmqnet.tables import as_text
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ class QuantizationReport:
             f'{self.float_weight_bytes() / 2**20:.2f} MiB'
         )
         table.caption_justify = 'left'
-        return render(table) + (render(self._sums_table()) if self.sums else '')
+        return as_text(table) + (as_text(self._sums_table()) if self.sums else '')
 
     @property
     def _has_outputs(self) -> bool:
@@ -133,20 +133,17 @@ class QuantizationReport:
         return table
 
 
-def render(table: Table) -> str:
-    """Return a table as text."""
-    out = io.StringIO()
-    # as wide as the longest names need: rich cuts what does not fit
-    # in a notebook rich would show the table instead of writing it
-    Console(file=out, width=1000, color_system=None, force_jupyter=False).print(table)
-    return out.getvalue()
+def describe_quantizer(config: QuantizerConfig | None, levels: Sequence[float] = ()) -> str:
+    """Return a short text, for example ``'7: -4..4'``, ``'LSQ, 16: 0..15'``.
 
-
-def describe_quantizer(config: QuantizerConfig | None) -> str:
-    """Return a short text, for example ``'7: -4..4'``, ``'LSQ, 16: 0..15'``."""
+    Args:
+        config: None for float.
+        levels: Of the quantizer, which calibration may have changed. Default: the config's.
+    """
     if config is None:
         return 'float'
-    levels, method = config.levels, getattr(config.type, '__name__', config.type)
+    levels = levels or config.levels
+    method = getattr(config.type, '__name__', config.type)
     text = f'{len(levels)}: {levels[0]:g}..{levels[-1]:g}'
     if method != DEFAULT_TYPE:
         text = f'{method}, {text}'

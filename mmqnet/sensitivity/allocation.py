@@ -129,8 +129,7 @@ class Allocator:
         """One choice for each layer, and agreement of the layers that read one input."""
         rows: dict[tuple[str, int], dict[int, float]] = {}
         for number, option in enumerate(self._options):
-            layer, bits = option.layer, option.choice.activation_bits
-            rows.setdefault((layer.name, 0), {})[number] = 1.0
+            rows.setdefault((option.layer.name, 0), {})[number] = 1.0
         once = len(rows)
         for layer in self._layers:
             if layer.input_quantizer and not self._reads_first(layer):

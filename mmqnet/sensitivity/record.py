@@ -12,9 +12,9 @@ from rich.table import Table
 from scipy.stats import spearmanr
 
 from mmqnet import atomic
-from mmqnet.models import render
 from mmqnet.sensitivity.choices import FLOAT_BITS, ROLES, Choice, parse_choices
 from mmqnet.sensitivity.layers import Layer
+from mmqnet.tables import as_text
 
 _FORMAT = 'mmqnet sensitivities, 1'
 _SETTINGS = ('method', 'measure', 'num_samples', 'quantization')  # that others read
@@ -143,7 +143,7 @@ class Sensitivities:
             errors = [self.error(layer, role, bits) for role, bits in columns]
             cells = ('' if error is None else f'{error:.2g}' for error in errors)
             table.add_row(layer.name, f'{layer.num_weights:,}', f'{layer.num_products:,}', *cells)
-        return render(table)
+        return as_text(table)
 
     def save(self, path: str | Path) -> None:
         """Write the file atomically."""

@@ -84,3 +84,9 @@ def code_shares(source: LayerValues) -> Tensor:
     """Return the share of the values on each level, (n + 1,)."""
     codes = source.quantizer.codes(source.values).flatten().long()
     return codes.bincount(minlength=len(source.quantizer.levels)) / max(1, codes.numel())
+
+
+def spread(scale: Tensor) -> tuple[float, float, float]:
+    """Return the lowest, the middle and the highest of scales of any shape."""
+    scale = scale.detach().flatten()
+    return float(scale.min()), float(scale.median()), float(scale.max())

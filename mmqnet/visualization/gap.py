@@ -44,6 +44,7 @@ def read_gap(path: str | Path, metric: str | None = None) -> GapCurve:
     Args:
         path: A ``scalars.json`` that MMEngine's local visualization backend wrote, or a work dir
             with such files of one or more runs; a resumed run replaces what comes after its start.
+            Of runs that only validate the last one counts, where there is no training.
         metric: Which metric. Default: the first one of the log.
 
     Raises:
@@ -58,10 +59,14 @@ def read_gap(path: str | Path, metric: str | None = None) -> GapCurve:
         (59.0,)
     """
     records: list[dict[str, Any]] = []
+    validated: list[dict[str, Any]] = []
     for log in _find_logs(Path(path)):
         found = list(_gap_records(log))
-        if found:
+        if found and found[0]['step'] == 0:  # a run that only validates is no part of a training
+            validated = found
+        elif found:
             records = [r for r in records if r['step'] < found[0]['step']] + found
+    records = records or validated
     names = list(dict.fromkeys(name for record in records for name in _metrics(record)))
     if not names:
         raise ValueError(

@@ -6,9 +6,9 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
-from torch import Tensor, nn
+from torch import nn
 
-from mmqnet.visualization.function import code_shares, relative_error
+from mmqnet.visualization.function import code_shares, relative_error, spread
 from mmqnet.visualization.sources import (
     LayerValues,
     input_names,
@@ -84,7 +84,7 @@ def _draw_row(panels: Sequence[Axes], row: float, source: LayerValues) -> None:
     style = dict(_MARKS[source.kind], markersize=4.5, linestyle='', gid=gid)
     staircase = source.quantizer.staircase(source.values)
     for axes, scale in zip(panels, (staircase.alpha, staircase.beta), strict=False):
-        low, middle, high = _spread(scale)
+        low, middle, high = spread(scale)
         axes.plot(middle, row, **style)
         if high > low:
             axes.hlines(row, low, high, color=style['color'], linewidth=1.2)
@@ -100,8 +100,3 @@ def _scale_log(axes: Axes) -> None:
     axes.xaxis.set_major_locator(LogLocator(subs=marks))
     axes.xaxis.set_major_formatter('{x:g}')
     axes.xaxis.set_minor_formatter(NullFormatter())
-
-
-def _spread(scale: Tensor) -> tuple[float, float, float]:
-    scale = scale.detach().flatten()
-    return float(scale.min()), float(scale.median()), float(scale.max())

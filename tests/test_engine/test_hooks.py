@@ -449,6 +449,39 @@ class TestGap:
         part = PartialValidation(runner, num_samples=2)
         assert [d.img_id for b in part._loader for d in b['data_samples']] == [0, 1]
 
+    @pytest.mark.parametrize('indices', [[2, 0, 1], -2])
+    def test_the_users_choice_of_images(self, configs, tmp_path, indices):
+        runner = make_runner(
+            configs / 'quantized.py', tmp_path / 'run', val_dataloader__dataset__indices=indices
+        )
+        whole = [d.img_id for b in runner.val_dataloader for d in b['data_samples']]
+        part = PartialValidation(runner, num_samples=2)
+        assert [d.img_id for b in part._loader for d in b['data_samples']] == whole[:2]
+
+    @pytest.mark.parametrize('blind', ['hard', 'soft'])
+    def test_where_one_side_detects_nothing(self, configs, whole, tmp_path, blind, monkeypatch):
+        """COCO's metric gives nothing then: it counts as 0, and the training goes on."""
+        runner = make_runner(
+            configs / 'quantized.py',
+            tmp_path / 'run',
+            load_from=str(whole.folder / 'epoch_3.pth'),
+        )
+        runner.load_or_resume()
+        (hook,) = (hook for hook in runner.hooks if isinstance(hook, SoftHardGapHook))
+        threshold = runner.model.bbox_head.test_cfg
+        validate = PartialValidation.__call__
+
+        def with_threshold(self, model):
+            soft = next(iter(quantizers_of(model).values())).evaluate_soft
+            threshold.score_thr = 1.0 if (blind == 'soft') == soft else -1.0
+            return validate(self, model)
+
+        monkeypatch.setattr(PartialValidation, '__call__', with_threshold)
+        hook.after_val_epoch(runner)
+        sides = {kind: hook._last[f'gap/{kind}/coco/bbox_mAP'] for kind in ('hard', 'soft')}
+        assert sides[blind] == 0
+        assert f'gap/{blind}/coco/bbox_mAP_50' in hook._last
+
     def test_metrics_of_each_data_set_are_refused_at_the_start(self, configs, tmp_path):
         metric = Config.fromfile(configs / 'quantized.py').val_evaluator
         evaluator = dict(
@@ -529,7 +562,7 @@ class WideGap(SoftHardGapHook):
         validate = super()._get_validation(runner)
 
         class Decreed:
-            num_samples = validate.num_samples
+            num_samples, has_coco = validate.num_samples, validate.has_coco
 
             def __call__(self, model):
                 validate(model)

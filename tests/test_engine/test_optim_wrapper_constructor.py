@@ -119,6 +119,16 @@ def test_a_float_model_is_all_others():
     assert set(groups(nn.Linear(2, 2), dict(other=dict(lr=3.0))).values()) == {(3.0, 0.01)}
 
 
+def test_a_multiple_of_no_rate_is_refused(model):
+    config = dict(
+        constructor='mmqnet.QuantOptimWrapperConstructor',
+        optimizer=dict(type='Adam'),
+        paramwise_cfg=dict(scale=dict(lr_mult=0.1)),
+    )
+    with pytest.raises(ValueError, match=r'scale\.lr_mult` multiplies `optimizer\.lr`, which is'):
+        build_optim_wrapper(model, config)
+
+
 @pytest.mark.parametrize(
     ('config', 'error', 'message'),
     [

@@ -233,9 +233,11 @@ class TestEfficientConvBnEval:
         config = dict(weight=dict(levels='pm4'), exclude=['body'], keep_float=['last'])
         build(quantized(dict(type='mmengine.ConvModuleNet', efficient_conv_bn_eval=True), **config))
 
-    def test_refused_for_a_module_with_quantizers(self, train):
+    @pytest.mark.parametrize('hooks', [{}, dict(default_hooks__temperature=None)])
+    def test_refused_for_a_module_with_quantizers(self, train, hooks):
+        """Also where no quantizer has a temperature."""
         with pytest.raises(ValueError, match=r"`efficient_conv_bn_eval` names 'backbone', which"):
-            train(efficient_conv_bn_eval=['neck', 'backbone'])
+            train(efficient_conv_bn_eval=['neck', 'backbone'], **hooks)
 
 
 class TestFuseConvBn:

@@ -11,7 +11,6 @@ from torch import nn
 from mmqnet.calibration import calibrate
 from mmqnet.export.onnx import export_onnx, save
 from mmqnet.export.packages import require
-from mmqnet.export.reader import read_layers
 from mmqnet.layers import QuantConv2d
 
 INTEGERS = dict(
@@ -125,25 +124,3 @@ def test_exporting_leaves_the_module_as_it_is(module, tmp_path):
         after = module.state_dict()
     assert list(before) == list(after)
     assert all(torch.equal(before[name], after[name]) for name in before)
-
-
-def test_reader(module):
-    first, second = read_layers(module)
-    assert (first.name, first.input_name, first.norm) == ('0', '0.input_quantizer', None)
-    assert first.weight_codes.dtype == torch.uint8
-    assert first.weight.alpha.shape == (8, 1, 1, 1)
-    layer = first.layer
-    values = first.weight.alpha * first.weight.levels[first.weight_codes.long()]
-    assert torch.equal(values, layer.weight_quantizer(layer.weight))
-    assert second.bias is module[2].bias
-
-
-@pytest.mark.parametrize(('count', 'dtype'), [(256, torch.uint8), (301, torch.int32)])
-def test_reader_holds_the_codes_of_many_levels(count, dtype):
-    levels = [float(i - count // 2) for i in range(count)]
-    layer = QuantConv2d(3, 8, 3, weight_quantizer=dict(levels=levels, thresholds='uniform'))
-    calibrate(layer, [torch.rand(2, 3, 9, 9)], layer)
-    (record,) = read_layers(layer)
-    assert record.weight_codes.dtype is dtype
-    values = record.weight.alpha * record.weight.levels[record.weight_codes.long()]
-    assert torch.equal(values, layer.eval().weight_quantizer(layer.weight))

@@ -95,6 +95,13 @@ class TestAttention:
                 torch.testing.assert_close(out, expected)
         assert all(len(weight.unique()) <= 15 for weight in weights)
 
+    def test_a_description_without_a_mask_is_refused(self, arguments):
+        net = make(**arguments)
+        float_net, x = copy.deepcopy(net), input_of(net)
+        for model in (quantized(net, x), float_net):
+            with pytest.raises(RuntimeError, match='attn_mask'):
+                model(x, is_causal=True)
+
     def test_gradients_in_double_precision(self, arguments):
         net = make(**arguments).double()
         float_net, x = copy.deepcopy(net), input_of(net, torch.float64)

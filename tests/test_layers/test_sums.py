@@ -135,6 +135,35 @@ def test_gradients_flow(config, mode):
             assert parameter.grad.abs() > 0, name
 
 
+@pytest.mark.parametrize('kind', ['mmdet', 'mmpretrain'])
+@pytest.mark.parametrize('method', ['QuantizationNetwork', 'LSQ'])
+def test_gradients_in_evaluation(kind, method):
+    """Class activation maps: blocks add in place to what the quantizers give."""
+    settings = {**QUANTIZATION, 'sums': dict(levels='uint8', type=method)}
+    if kind == 'mmpretrain':
+        backbone = build(quantized(classifier(), **settings), 'mmpretrain').backbone
+    else:
+        backbone = build(quantized(resnet(), **settings))
+    backbone = calibrated(with_branches(backbone), X)
+    backbone.eval()
+    x = X.clone().requires_grad_()
+    out = backbone(x)[-1]
+    out.sum().backward()
+    assert x.grad.isfinite().all()
+    assert x.grad.any()
+    with torch.no_grad():
+        assert torch.equal(out, backbone(X)[-1])
+
+
+def test_frozen_stages_with_one_function_for_all():
+    weight = dict(QUANTIZATION['weight'], granularity='model')
+    config = quantized(resnet(frozen_stages=1), **{**QUANTIZATION, 'weight': weight})
+    backbone = calibrated(with_branches(build(config)), X)
+    backbone.train()
+    backbone(X)[-1].sum().backward()
+    assert backbone.layer2[0].conv1.weight.grad.any()
+
+
 def test_activation_checkpointing_changes_nothing():
     plain = calibrated(backbone_of(norm_eval=True), X)
     gradients = []

@@ -87,6 +87,15 @@ def test_resumed_run_goes_on_where_the_first_stopped(tmp_path):
     assert read_gap(tmp_path).soft == (0.1, 0.25)
 
 
+def test_a_run_that_only_validates_is_no_part_of_the_training(tmp_path):
+    run_log(tmp_path, '1', gap(0, 0.1, 0.05))
+    run_log(tmp_path, '2', gap(0, 0.2, 0.1))
+    assert (read_gap(tmp_path).steps, read_gap(tmp_path).soft) == ((0,), (0.2,))
+    run_log(tmp_path, '3', gap(1, 0.3, 0.2), gap(2, 0.4, 0.3))
+    run_log(tmp_path, '4', gap(0, 0.5, 0.4))
+    assert (read_gap(tmp_path).steps, read_gap(tmp_path).soft) == ((1, 2), (0.3, 0.4))
+
+
 def test_metric_by_name(tmp_path):
     record = gap(1, 0.5, 0.4) | gap(1, 0.9, 0.8, 'coco/bbox_mAP_50')
     log = write(tmp_path / 'scalars.json', record)

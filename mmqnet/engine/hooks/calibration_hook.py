@@ -19,6 +19,7 @@ from mmqnet.engine.loading import check_checkpoint, check_file, warn_of_random_w
 from mmqnet.engine.modes import set_modes
 from mmqnet.engine.optimizers import exempt_scales_from_decay, keep_rate_ratios
 from mmqnet.engine.unwrap import unwrap, with_averages
+from mmqnet.layers import QuantizedLayer
 from mmqnet.quantizers import Mode, Quantizer, quantizers_of
 from mmqnet.registry import HOOKS
 
@@ -79,9 +80,11 @@ class CalibrationHook(Hook):
         Scales lose their weight decay, and rates keep their ratios under OneCycleLR.
 
         Raises:
-            ValueError: If the file is no complete checkpoint, or no layer's outputs can be matched.
+            ValueError: If the file is no complete checkpoint, or ``efficient_conv_bn_eval`` names a
+                module with quantizers, or no layer's outputs can be matched.
         """
         check_file(runner)
+        _check_traced(runner)
         if self._match_outputs:
             matchable_layers(unwrap(runner.model))
         keep_rate_ratios(runner.optim_wrapper, runner.param_schedulers)  # before groups are split
@@ -128,6 +131,17 @@ class CalibrationHook(Hook):
             for average in averages:
                 _copy_modules(matched, model, average)
         self._waiting = [quantizer for quantizer in self._waiting if not quantizer.is_calibrated]
+
+
+def _check_traced(runner: Runner) -> None:
+    traced = runner.cfg.get('efficient_conv_bn_eval') or []
+    for name in [traced] if isinstance(traced, str) else traced:
+        module = unwrap(runner.model).get_submodule(name)
+        if any(isinstance(layer, QuantizedLayer) for layer in module.modules()):
+            raise ValueError(
+                f'`efficient_conv_bn_eval` names {name!r}, which has quantizers: it convolves with '
+                'float weights, and keeps the temperature that it finds; take it out'
+            )
 
 
 def _share_buffers(model: nn.Module) -> None:

@@ -1,6 +1,7 @@
 """The gap between soft and hard functions (figure 4 of the paper)."""
 
 import math
+from typing import Any
 
 from mmengine.hooks import Hook
 from mmengine.runner import BaseLoop, EpochBasedTrainLoop, Runner
@@ -70,11 +71,13 @@ class SoftHardGapHook(Hook):
         with soft_evaluation(model):
             soft = validate(model)
         scalars = {}
-        for name, value in hard.items():
-            if isinstance(value, int | float):
-                scalars[f'gap/hard/{name}'] = value
-                scalars[f'gap/soft/{name}'] = soft[name]
-                scalars[f'gap/{name}'] = soft[name] - value
+        # COCO's metric gives nothing where nothing is detected
+        absent = 0.0 if validate.has_coco else math.nan
+        for name in _numbers(hard, soft):
+            of_hard, of_soft = hard.get(name, absent), soft.get(name, absent)
+            scalars[f'gap/hard/{name}'] = of_hard
+            scalars[f'gap/soft/{name}'] = of_soft
+            scalars[f'gap/{name}'] = of_soft - of_hard
         runner.visualizer.add_scalars(scalars, step=_step(runner))
         runner.logger.info('  '.join(f'{name}: {value:.4f}' for name, value in scalars.items()))
         self._last = scalars
@@ -95,6 +98,12 @@ class SoftHardGapHook(Hook):
         if self._validation is None:
             self._validation = PartialValidation(runner, self._num_samples)
         return self._validation
+
+
+def _numbers(*metrics: dict[str, Any]) -> list[str]:
+    """Return the names of the metrics that are numbers, in order."""
+    items = (item for one in metrics for item in one.items())
+    return list(dict.fromkeys(name for name, value in items if isinstance(value, int | float)))
 
 
 def _step(runner: Runner) -> int:

@@ -9,7 +9,7 @@ from mmengine.runner import Runner
 from mmqnet.engine.progress import epochs_of, progress_of
 from mmqnet.engine.schedules import build_temperature
 from mmqnet.engine.unwrap import unwrap, with_averages
-from mmqnet.layers import QuantizedLayer, activation_quantizers, weight_quantizers
+from mmqnet.layers import activation_quantizers, weight_quantizers
 from mmqnet.models import staircase_distance
 from mmqnet.quantizers import HasTemperature, Quantizer, quantizers_of
 from mmqnet.registry import HOOKS
@@ -56,21 +56,6 @@ class TemperatureHook(Hook):
             else build_temperature(by, activation, 'TemperatureHook.activation')
         )
         self._last: tuple[float, float] | None = None
-
-    def before_run(self, runner: Runner) -> None:
-        """Refuse to have the model traced: temperature and mode would be constants of the trace.
-
-        Raises:
-            ValueError: If ``efficient_conv_bn_eval`` names a module with quantizers.
-        """
-        traced = runner.cfg.get('efficient_conv_bn_eval') or []
-        for name in [traced] if isinstance(traced, str) else traced:
-            module = unwrap(runner.model).get_submodule(name)
-            if any(isinstance(layer, QuantizedLayer) for layer in module.modules()):
-                raise ValueError(
-                    f'`efficient_conv_bn_eval` names {name!r}, which has quantizers: it convolves '
-                    'with float weights, and keeps the temperature that it finds; take it out'
-                )
 
     def before_train(self, runner: Runner) -> None:
         """Find the quantizers, and set their temperature before anything reads it.

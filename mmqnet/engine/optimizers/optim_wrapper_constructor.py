@@ -51,7 +51,7 @@ class QuantOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     Raises:
         TypeError: If a setting is not a number.
         ValueError: If there are unknown keys, or a role has a value that is negative or not finite,
-            or both ``lr`` and ``lr_mult``.
+            or both ``lr`` and ``lr_mult``, or ``lr_mult`` where the optimizer has no ``lr``.
 
     Example:
         >>> from mmengine.optim import build_optim_wrapper
@@ -81,6 +81,12 @@ class QuantOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         self._settings['scale'].setdefault('weight_decay', 0.0)
         # an empty dict would make MMEngine put all parameters into one group
         super().__init__(optim_wrapper_cfg, settings or {'custom_keys': {}})
+        for role, setting in self._settings.items():
+            if 'lr_mult' in setting and self.base_lr is None:
+                raise ValueError(
+                    f'`paramwise_cfg.{role}.lr_mult` multiplies `optimizer.lr`, which is missing: '
+                    f'name it, or take `paramwise_cfg.{role}.lr`'
+                )
 
     def __call__(self, model: nn.Module) -> OptimWrapper:
         """Build the optimizer wrapper for a converted model, wrapped or not."""

@@ -47,7 +47,7 @@ class ProgressTemperature:
 
     Attributes:
         start: T at the first iteration, positive.
-        end: T at the last one, not below ``start``.
+        end: What T reaches after the last one, not below ``start``.
         key: Where the config is, for messages.
 
     Raises:

@@ -24,6 +24,7 @@ from qonnx.util.inference_cost import inference_cost
 from torch import Tensor, nn
 
 from mmqnet.atomic import write_bytes
+from mmqnet.export.agreement import PREFIX
 from mmqnet.export.freeze import frozen
 from mmqnet.export.onnx.translate import translate
 from mmqnet.export.qonnx.activations import DOMAIN, write_activations
@@ -32,7 +33,6 @@ from mmqnet.export.tables import render
 from mmqnet.version import __version__
 
 _OPSET = 18  # the first that torch writes without converting
-_PREFIX = 'model.'
 
 
 @dataclass(frozen=True)
@@ -125,8 +125,8 @@ def write_qonnx(
     program = translate(network, [example], ['input'], names, dynamic_batch=False, opset=_OPSET)
     graph = program.graph
     types: dict[ir.Value, str] = {}
-    codes = write_activations(graph, types, _PREFIX)
-    layers = write_layers(graph, codes, types, _PREFIX)
+    codes = write_activations(graph, types, PREFIX)
+    layers = write_layers(graph, codes, types, PREFIX)
     for value, name in zip(graph.outputs, names, strict=True):
         value.name = name  # those that were written anew have other names
     _tidy(program)

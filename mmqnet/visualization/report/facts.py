@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from mmqnet.calibration import SampleCollector, modes_kept
 from mmqnet.layers import activation_quantizers
 from mmqnet.models.report import describe_quantizer
-from mmqnet.visualization.function import code_shares, drawn_function, relative_error
+from mmqnet.visualization.function import code_shares, drawn_function, relative_error, spread
 from mmqnet.visualization.report.thumbnails import thumbnail
 from mmqnet.visualization.sources import LayerValues, weight_names, weight_values
 
@@ -124,18 +124,13 @@ def _facts(source: LayerValues) -> QuantizerFacts:
     shares = code_shares(source)
     return QuantizerFacts(
         name=source.layer,
-        levels=describe_quantizer(quantizer.config),
+        levels=describe_quantizer(quantizer.config, quantizer.levels.tolist()),
         bits=quantizer.num_bits if quantizer.is_active else 32,
-        alpha=_spread(staircase.alpha),
-        beta=_spread(staircase.beta),
+        alpha=spread(staircase.alpha),
+        beta=spread(staircase.beta),
         below=float((x < low).float().mean()),
         above=float((x > high).float().mean()),
         used=float((shares > 0).float().mean()),
         error=relative_error(source),
         picture=thumbnail(drawn_function(source)),
     )
-
-
-def _spread(scale: Tensor) -> tuple[float, float, float]:
-    scale = scale.detach().flatten()
-    return float(scale.min()), float(scale.median()), float(scale.max())
