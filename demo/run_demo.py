@@ -45,7 +45,7 @@ TARGETS = {
 LOG = OUT_DIR / 'log.txt'
 # Printed before each step; measured on two cores.
 MINUTES = dict(data=0.5, test=0.4, export=0.4, pictures=0.4)
-EPOCH_MINUTES = dict(float=1.2, quantized=1.8)
+EPOCH_MINUTES = dict(float=0.6, quantized=1.0)
 SHOWN = ('Epoch(train)', 'Epoch(val)', 'Epoch(test)', 'run in integers')
 # Settings of how a training was started; they do not change its result.
 START_KEYS = ('load_from', 'resume', 'work_dir', 'launcher')
