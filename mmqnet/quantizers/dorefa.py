@@ -104,7 +104,7 @@ class DoReFa(Quantizer):
         squashed = single_precision(x).tanh()
         with torch.no_grad():
             factor = self.staircase(x).alpha * self.levels[-1]
-        return straight_through(self, x, factor * squashed / _largest(squashed))
+        return straight_through(self, x, factor * squashed / self._largest(squashed))
 
     def staircase(self, x: Tensor) -> Staircase:
         """Return the hard function; for weights it depends on ``x``, all weights of a layer."""
@@ -114,7 +114,7 @@ class DoReFa(Quantizer):
             return Staircase(self.levels, thresholds, 1 / top, top)
         wide = single_precision(x)
         one = torch.ones_like(top)
-        thresholds = (thresholds / top * _largest(wide.tanh())).atanh()
+        thresholds = (thresholds / top * self._largest(wide.tanh())).atanh()
         unscaled = Staircase(self.levels, thresholds, one, one)
         if not (self.config.rescale or self._is_binary):
             return unscaled._replace(alpha=1 / top)
@@ -128,7 +128,14 @@ class DoReFa(Quantizer):
     def _is_binary(self) -> bool:
         return len(self.config.levels) == 2
 
+    def _largest(self, squashed: Tensor) -> Tensor:
+        """Return the largest magnitude, 0-d, by which weights are divided.
 
-def _largest(x: Tensor) -> Tensor:
-    """Return the largest magnitude, 0-d and positive, of a tensor that may be empty."""
-    return x.abs().amax().clamp(min=_LEAST) if x.numel() else x.new_ones(())
+        If that is nearly 0, or the tensor is empty, it counts as what weights are multiplied by
+        then: 1, or with ``rescale`` the least factor. Else gradients would explode, or vanish.
+        """
+        instead = _LEAST if self.config.rescale else 1.0
+        if not squashed.numel():
+            return squashed.new_full((), instead)
+        largest = squashed.abs().amax()
+        return torch.where(largest < _LEAST, instead, largest)
