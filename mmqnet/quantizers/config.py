@@ -78,6 +78,11 @@ class QuantizerConfig:
             self._set('signed_levels', self._resolve_signed_levels())
 
     @property
+    def type_name(self) -> str:
+        """Name of the method, for messages."""
+        return self.type if isinstance(self.type, str) else self.type.__name__
+
+    @property
     def is_of_weights(self) -> bool:
         """Whether it is the config of a quantizer of weights."""
         return self.role == 'weight'
