@@ -40,7 +40,9 @@ class QuantizerConfig:
         signed_levels: Activations only: what an input gets that is seen to be signed at
             calibration: ``'auto'`` (default) for as many integers ``-m..n-m`` with the m of the
             least squared error; ``'symmetric'`` for as many on both sides of 0; a set with as many
-            levels; or None to leave such an input in float.
+            levels; or None to leave such an input in float. ``levels`` that start below 0 serve
+            such inputs too and replace a name or None, which an override may have from the common
+            config.
         key: Where the dict is in the config file, for messages.
 
     Raises:

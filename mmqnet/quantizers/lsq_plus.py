@@ -23,7 +23,7 @@ class LSQPlusConfig(QuantizerConfig):
     """The keys of :class:`QuantizerConfig`, for activations.
 
     ``signed_levels='auto'`` (default) gives signed inputs the same levels as others: the offset
-    moves them.
+    moves them. ``'symmetric'`` is refused, unless ``levels`` start below 0 and replace it.
     """
 
     def __post_init__(self) -> None:
