@@ -54,7 +54,9 @@ class LSQ(Quantizer):
     The step is stored as a logarithm, like the scales of all methods, so it stays positive. Its
     gradient is ``g / s * dL/ds``: a step of SGD then changes s as it would in the paper to first
     order, ``s * exp(-lr * g / s * dL/ds) = s - lr * g * dL/ds + ...``. The plain chain rule would
-    multiply by s instead of dividing, and small steps would hardly learn.
+    multiply by s instead of dividing, and small steps would hardly learn. Of several steps in a
+    layer, one below 1% of the largest counts as this share in the division, and moves less than in
+    the paper: the step of a dead channel would make leaps.
 
     -Q_N and Q_P are the outermost levels, and each value gets the nearest level: the paper's
     integers, or any other set. Binary weights get the clipped sign, with gradients in [-s, s].

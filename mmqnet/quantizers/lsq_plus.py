@@ -53,8 +53,9 @@ class LSQPlus(Quantizer):
     Calibration takes step and offset of the least squared error, as the paper does.
 
     The offset is a real number, as in the paper. So 0 is on the grid only by chance, while a
-    convolution pads its quantized input with zeros: integers cannot represent these, and
-    ``staircase(x).integer_form()`` is None. To run on integers take :class:`LSQ`.
+    convolution pads its quantized input with zeros: with hardly any offset can integers represent
+    both, and ``staircase(x).integer_form()`` is None. With the offset 0, which calibration tries,
+    they can, until training moves it. To run on integers take :class:`LSQ`.
 
     Args:
         config: Levels; ``'uint2'`` for two bits, whatever the signs of the input.
