@@ -10,10 +10,11 @@ from torch import Tensor
 from mmqnet.checks import check_bool, check_choice
 from mmqnet.quantizers.base import Quantizer
 from mmqnet.quantizers.config import QuantizerConfig, of_role
+from mmqnet.quantizers.precision import single_precision
 from mmqnet.quantizers.restrictions import check_unsigned
 from mmqnet.quantizers.sample import Sample
-from mmqnet.quantizers.staircase import Staircase
-from mmqnet.quantizers.straight_through import middles, single_precision, straight_through
+from mmqnet.quantizers.staircase import Staircase, middles
+from mmqnet.quantizers.straight_through import straight_through
 from mmqnet.registry import QUANTIZERS
 
 _LEAST = 1e-20  # what smaller magnitudes count as

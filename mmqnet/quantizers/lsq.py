@@ -11,11 +11,11 @@ from mmqnet.checks import check_choice
 from mmqnet.ops import straight_through_backward
 from mmqnet.quantizers.base import Quantizer
 from mmqnet.quantizers.config import QuantizerConfig
-from mmqnet.quantizers.quantization_network.scales import fit_scales, initial_beta, usable
+from mmqnet.quantizers.precision import single_precision
 from mmqnet.quantizers.restrictions import check_positive_top
 from mmqnet.quantizers.sample import Sample
-from mmqnet.quantizers.staircase import Staircase
-from mmqnet.quantizers.straight_through import middles, single_precision
+from mmqnet.quantizers.scales import least_squares_step, usable
+from mmqnet.quantizers.staircase import Staircase, middles
 from mmqnet.registry import QUANTIZERS
 
 # Of several steps in a layer, one below this share of the largest counts as this share where the
@@ -96,13 +96,6 @@ class LSQ(Quantizer):
     def scalars(self) -> dict[str, Tensor]:
         """Return the step; where there is one a channel, their geometric mean."""
         return dict(step=self.log_step.mean().exp())
-
-
-def least_squares_step(sample: Sample, levels: Tensor) -> Tensor:
-    """Return the step (C,) of the least squared error of each row of a sample."""
-    exact = levels.tolist()
-    beta = initial_beta(exact, sample.max_abs)
-    return fit_scales(sample.values, exact, middles(levels), beta, search_beta=True)[0]
 
 
 def rounding(levels: Tensor, log_step: Tensor, offset: Tensor | None) -> Staircase:

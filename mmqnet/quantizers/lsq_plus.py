@@ -9,9 +9,10 @@ from torch import Tensor, nn
 
 from mmqnet.quantizers.base import Quantizer
 from mmqnet.quantizers.config import QuantizerConfig
-from mmqnet.quantizers.lsq import least_squares_step, round_to_step, rounding
+from mmqnet.quantizers.lsq import round_to_step, rounding
 from mmqnet.quantizers.restrictions import check_positive_top, check_role
 from mmqnet.quantizers.sample import Sample
+from mmqnet.quantizers.scales import least_squares_step
 from mmqnet.quantizers.staircase import Staircase
 from mmqnet.registry import QUANTIZERS
 

@@ -10,12 +10,11 @@ from torch import Tensor, nn
 from mmqnet.checks import check_choice, check_number
 from mmqnet.quantizers.base import Quantizer
 from mmqnet.quantizers.config import QuantizerConfig
-from mmqnet.quantizers.lsq import least_squares_step
-from mmqnet.quantizers.quantization_network.scales import usable
 from mmqnet.quantizers.restrictions import check_role, check_unsigned
 from mmqnet.quantizers.sample import Sample
-from mmqnet.quantizers.staircase import Staircase
-from mmqnet.quantizers.straight_through import middles, straight_through
+from mmqnet.quantizers.scales import least_squares_step, usable
+from mmqnet.quantizers.staircase import Staircase, middles
+from mmqnet.quantizers.straight_through import straight_through
 from mmqnet.registry import QUANTIZERS
 
 _LEAST = 1e-6  # what a clipping level below it counts as

@@ -32,13 +32,3 @@ def straight_through(quantizer: 'Quantizer', x: Tensor, surrogate: Tensor) -> Te
     with torch.no_grad():
         value = quantizer.staircase(x).quantize(x)
     return _Replaced.apply(surrogate, value)
-
-
-def middles(levels: Tensor) -> Tensor:
-    """Return the thresholds (n,) at which each value gets the nearest of the levels (n + 1,)."""
-    return (levels[1:] + levels[:-1]) / 2
-
-
-def single_precision(x: Tensor) -> Tensor:
-    """Return half-precision ``x`` as float32, in which statistics are taken; else ``x``."""
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
