@@ -54,10 +54,9 @@ class BWN(Quantizer):
 
     def learn(self, x: Tensor) -> Tensor:
         """Return the hard function of ``x`` with the paper's gradients."""
-        wide = single_precision(x)
-        alpha = scaled_mean(wide.detach().abs(), self.scale_shape)
+        hard, wide = self.staircase(x.detach()), single_precision(x)
         count = values_per_scale(wide, self.scale_shape)
-        return straight_through(self, x, wide / count + alpha * wide.clamp(-1, 1))
+        return straight_through(hard, x, wide / count + hard.alpha * wide.clamp(-1, 1))
 
     def staircase(self, x: Tensor) -> Staircase:
         """Return the hard function of ``x``, all weights of a layer."""

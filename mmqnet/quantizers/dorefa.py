@@ -98,14 +98,14 @@ class DoReFa(Quantizer):
 
     def learn(self, x: Tensor) -> Tensor:
         """Return the hard function of ``x`` with the paper's gradients."""
+        hard = self.staircase(x.detach())
         if not self.config.is_of_weights:
-            return straight_through(self, x, x.clamp(0, 1))
+            return straight_through(hard, x, x.clamp(0, 1))
         if self._is_binary:
-            return straight_through(self, x, x)
+            return straight_through(hard, x, x)
         squashed = single_precision(x).tanh()
-        with torch.no_grad():
-            factor = self.staircase(x).alpha * self.levels[-1]
-        return straight_through(self, x, factor * squashed / self._largest(squashed))
+        factor = hard.alpha * self.levels[-1]
+        return straight_through(hard, x, factor * squashed / self._largest(squashed))
 
     def staircase(self, x: Tensor) -> Staircase:
         """Return the hard function; for weights it depends on ``x``, all weights of a layer."""

@@ -93,7 +93,8 @@ class PACT(Quantizer):
         """Return the hard function of ``x`` with the paper's gradients."""
         # `clip` itself where it counts as _LEAST: its gradient must not end there
         is_clipped = x.detach() >= self.clip.detach().clamp(min=_LEAST)
-        return straight_through(self, x, torch.where(is_clipped, self.clip, x.clamp(min=0)))
+        surrogate = torch.where(is_clipped, self.clip, x.clamp(min=0))
+        return straight_through(self.staircase(x), x, surrogate)
 
     def staircase(self, x: Tensor) -> Staircase:
         """Return the rounding, the same for every ``x``."""

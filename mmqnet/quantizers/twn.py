@@ -56,7 +56,7 @@ class TWN(Quantizer):
 
     def learn(self, x: Tensor) -> Tensor:
         """Return the hard function of ``x`` with the paper's gradients."""
-        return straight_through(self, x, x)
+        return straight_through(self.staircase(x.detach()), x, x)
 
     def staircase(self, x: Tensor) -> Staircase:
         """Return the hard function of ``x``, all weights of a layer; thresholds -1 and 1."""
