@@ -153,10 +153,12 @@ def _input_sample(name: str, quantizer: Quantizer, collector: SampleCollector) -
 
 
 def _check_signed(name: str, quantizer: Quantizer) -> None:
-    if not quantizer.config.level_sets(signed=True):
+    config = quantizer.config
+    if not config.level_sets(signed=True):
         raise ValueError(
-            f'some of the inputs that share `{name}` are signed, and `signed_levels=None` would '
-            'leave all in float: name the layers with signed inputs in `quantization.exclude`'
+            f'some of the inputs that share `{name}` are signed, and {config.type_name} with '
+            f'`signed_levels={config.signed_levels!r}` would leave all in float: name the layers '
+            'with signed inputs in `quantization.exclude`'
         )
 
 

@@ -179,10 +179,16 @@ class _Reduction:
         return self.total.reshape(self.scale.shape).to(self.scale.dtype)
 
 
+def _broadcastable(scale: Tensor) -> Tensor:
+    """Return a scale that broadcasts to x: one of one element may have more dimensions than x."""
+    return scale.reshape(()) if scale.numel() == 1 else scale
+
+
 def hard_codes(x: Tensor, thresholds: Tensor, beta: Tensor) -> Tensor:
     """Count the thresholds at or below beta * x: level indices, int32."""
     check_function(x, None, thresholds, dict(beta=beta))
-    return torch.bucketize((x * beta).contiguous(), thresholds, out_int32=True, right=True)
+    scaled = (x * _broadcastable(beta)).contiguous()
+    return torch.bucketize(scaled, thresholds, out_int32=True, right=True)
 
 
 def hard_quantize(
@@ -190,7 +196,7 @@ def hard_quantize(
 ) -> Tensor:
     """Compute hard quantization, eq. 5."""
     check_function(x, levels, thresholds, dict(alpha=alpha, beta=beta))
-    out = alpha * levels[hard_codes(x, thresholds, beta).long()]
+    out = _broadcastable(alpha) * levels[hard_codes(x, thresholds, beta).long()]
     return torch.empty_like(x).copy_(torch.where(x.isnan(), x, out))
 
 
@@ -199,8 +205,13 @@ def straight_through_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Compute the gradients of x and log(alpha), and the sum over what is clipped."""
     check_straight_through(grad, x, y, levels, alpha)
-    outside = (x < alpha * levels[0]) | (x > alpha * levels[-1])
+    scale = _broadcastable(alpha)
+    outside = (x < scale * levels[0]) | (x > scale * levels[-1])
     by_log_alpha = grad * (y - x.masked_fill(outside, 0))
     clipped = grad.masked_fill(~outside, 0)
     grad_x = torch.empty_like(x).copy_(grad.masked_fill(outside, 0))
-    return grad_x, by_log_alpha.sum_to_size(alpha.shape), clipped.sum_to_size(alpha.shape)
+    return (
+        grad_x,
+        by_log_alpha.sum_to_size(scale.shape).reshape(alpha.shape),
+        clipped.sum_to_size(scale.shape).reshape(alpha.shape),
+    )

@@ -55,13 +55,13 @@ def merge_override(common: Any, override: Any) -> Any:
     if not isinstance(common, Mapping) or not isinstance(override, Mapping):
         return override
     base, method = dict(common), common.get('type', DEFAULT_TYPE)
-    if override.get('type', method) != method:
-        kept = {field.name for field in dataclasses.fields(QuantizerConfig)} - {'type'}
-        base = {key: value for key, value in base.items() if key in kept}
-    elif 'levels' in override:
+    if 'levels' in override:
         for key in _method(method, 'type').config_class.depends_on_levels:
             if isinstance(base.get(key), Sequence) and not isinstance(base[key], str):
                 base.pop(key)
+    if override.get('type', method) != method:
+        kept = {field.name for field in dataclasses.fields(QuantizerConfig)} - {'type'}
+        base = {key: value for key, value in base.items() if key in kept}
     return {**base, **override}
 
 

@@ -1,6 +1,5 @@
 """Binary-Weight-Networks (Rastegari et al., ECCV 2016, arXiv 1603.05279, with XNOR-Net)."""
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -9,13 +8,13 @@ from torch import Tensor
 from mmqnet.checks import check_choice
 from mmqnet.quantizers.base import Quantizer
 from mmqnet.quantizers.config import QuantizerConfig
+from mmqnet.quantizers.precision import single_precision
 from mmqnet.quantizers.restrictions import check_levels, check_role
 from mmqnet.quantizers.sample import Sample
-from mmqnet.quantizers.staircase import Staircase
-from mmqnet.quantizers.straight_through import middles, single_precision, straight_through
+from mmqnet.quantizers.scales import scaled_mean, values_per_scale
+from mmqnet.quantizers.staircase import Staircase, middles
+from mmqnet.quantizers.straight_through import straight_through
 from mmqnet.registry import QUANTIZERS
-
-_LEAST = 1e-20  # what a smaller mean counts as
 
 
 @dataclass(frozen=True)
@@ -55,38 +54,11 @@ class BWN(Quantizer):
 
     def learn(self, x: Tensor) -> Tensor:
         """Return the hard function of ``x`` with the paper's gradients."""
-        wide = single_precision(x)
-        alpha = scaled_mean(wide.detach().abs(), self.scale_shape)
-        count = _per_scale(wide, self.scale_shape)
-        return straight_through(self, x, wide / count + alpha * wide.clamp(-1, 1))
+        hard, wide = self.staircase(x.detach()), single_precision(x)
+        count = values_per_scale(wide, self.scale_shape)
+        return straight_through(hard, x, wide / count + hard.alpha * wide.clamp(-1, 1))
 
     def staircase(self, x: Tensor) -> Staircase:
         """Return the hard function of ``x``, all weights of a layer."""
         alpha = scaled_mean(single_precision(x).abs(), self.scale_shape)
         return Staircase(self.levels, middles(self.levels), alpha, 1 / alpha)
-
-
-def scaled_mean(values: Tensor, shape: tuple[int, ...], among: Tensor | None = None) -> Tensor:
-    """Return the means of values that share a scale.
-
-    Args:
-        values: Not negative, any shape.
-        shape: Of the scales, broadcastable to the values.
-        among: Which values count, bool, of the shape of ``values``. Default None, for all.
-
-    Returns:
-        Tensor: Of the shape ``shape``, positive.
-    """
-    # in float64, so that the mean of equal values is that very value: the weights of a packed
-    # checkpoint have one magnitude, and must give the same scale again
-    wide = values.double()
-    if among is None:
-        mean = wide.sum_to_size(shape) / _per_scale(values, shape)
-    else:
-        counted = among.to(wide)
-        mean = (wide * counted).sum_to_size(shape) / counted.sum_to_size(shape).clamp(min=1)
-    return mean.clamp(min=_LEAST).to(values)
-
-
-def _per_scale(values: Tensor, shape: tuple[int, ...]) -> int:
-    return max(1, values.numel() // math.prod(shape))

@@ -40,7 +40,9 @@ class QuantizerConfig:
         signed_levels: Activations only: what an input gets that is seen to be signed at
             calibration: ``'auto'`` (default) for as many integers ``-m..n-m`` with the m of the
             least squared error; ``'symmetric'`` for as many on both sides of 0; a set with as many
-            levels; or None to leave such an input in float.
+            levels; or None to leave such an input in float. ``levels`` that start below 0 serve
+            such inputs too and replace a name or None, which an override may have from the common
+            config.
         key: Where the dict is in the config file, for messages.
 
     Raises:
@@ -76,6 +78,11 @@ class QuantizerConfig:
             self._check_weight_levels()
         else:
             self._set('signed_levels', self._resolve_signed_levels())
+
+    @property
+    def type_name(self) -> str:
+        """Name of the method, for messages."""
+        return self.type if isinstance(self.type, str) else self.type.__name__
 
     @property
     def is_of_weights(self) -> bool:

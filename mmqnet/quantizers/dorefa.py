@@ -10,10 +10,11 @@ from torch import Tensor
 from mmqnet.checks import check_bool, check_choice
 from mmqnet.quantizers.base import Quantizer
 from mmqnet.quantizers.config import QuantizerConfig, of_role
+from mmqnet.quantizers.precision import single_precision
 from mmqnet.quantizers.restrictions import check_unsigned
 from mmqnet.quantizers.sample import Sample
-from mmqnet.quantizers.staircase import Staircase
-from mmqnet.quantizers.straight_through import middles, single_precision, straight_through
+from mmqnet.quantizers.staircase import Staircase, middles
+from mmqnet.quantizers.straight_through import straight_through
 from mmqnet.registry import QUANTIZERS
 
 _LEAST = 1e-20  # what smaller magnitudes count as
@@ -97,14 +98,14 @@ class DoReFa(Quantizer):
 
     def learn(self, x: Tensor) -> Tensor:
         """Return the hard function of ``x`` with the paper's gradients."""
+        hard = self.staircase(x.detach())
         if not self.config.is_of_weights:
-            return straight_through(self, x, x.clamp(0, 1))
+            return straight_through(hard, x, x.clamp(0, 1))
         if self._is_binary:
-            return straight_through(self, x, x)
+            return straight_through(hard, x, x)
         squashed = single_precision(x).tanh()
-        with torch.no_grad():
-            factor = self.staircase(x).alpha * self.levels[-1]
-        return straight_through(self, x, factor * squashed / _largest(squashed))
+        factor = hard.alpha * self.levels[-1]
+        return straight_through(hard, x, factor * squashed / self._largest(squashed))
 
     def staircase(self, x: Tensor) -> Staircase:
         """Return the hard function; for weights it depends on ``x``, all weights of a layer."""
@@ -114,7 +115,7 @@ class DoReFa(Quantizer):
             return Staircase(self.levels, thresholds, 1 / top, top)
         wide = single_precision(x)
         one = torch.ones_like(top)
-        thresholds = (thresholds / top * _largest(wide.tanh())).atanh()
+        thresholds = (thresholds / top * self._largest(wide.tanh())).atanh()
         unscaled = Staircase(self.levels, thresholds, one, one)
         if not (self.config.rescale or self._is_binary):
             return unscaled._replace(alpha=1 / top)
@@ -128,7 +129,14 @@ class DoReFa(Quantizer):
     def _is_binary(self) -> bool:
         return len(self.config.levels) == 2
 
+    def _largest(self, squashed: Tensor) -> Tensor:
+        """Return the largest magnitude, 0-d, by which weights are divided.
 
-def _largest(x: Tensor) -> Tensor:
-    """Return the largest magnitude, 0-d and positive, of a tensor that may be empty."""
-    return x.abs().amax().clamp(min=_LEAST) if x.numel() else x.new_ones(())
+        If that is nearly 0, or the tensor is empty, it counts as what weights are multiplied by
+        then: 1, or with ``rescale`` the least factor. Else gradients would explode, or vanish.
+        """
+        instead = _LEAST if self.config.rescale else 1.0
+        if not squashed.numel():
+            return squashed.new_full((), instead)
+        largest = squashed.abs().amax()
+        return torch.where(largest < _LEAST, instead, largest)

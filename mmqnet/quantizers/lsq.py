@@ -11,11 +11,11 @@ from mmqnet.checks import check_choice
 from mmqnet.ops import straight_through_backward
 from mmqnet.quantizers.base import Quantizer
 from mmqnet.quantizers.config import QuantizerConfig
-from mmqnet.quantizers.quantization_network.scales import fit_scales, initial_beta, usable
+from mmqnet.quantizers.precision import single_precision
 from mmqnet.quantizers.restrictions import check_positive_top
 from mmqnet.quantizers.sample import Sample
-from mmqnet.quantizers.staircase import Staircase
-from mmqnet.quantizers.straight_through import middles, single_precision
+from mmqnet.quantizers.scales import least_squares_step, usable
+from mmqnet.quantizers.staircase import Staircase, middles
 from mmqnet.registry import QUANTIZERS
 
 # Of several steps in a layer, one below this share of the largest counts as this share where the
@@ -54,7 +54,9 @@ class LSQ(Quantizer):
     The step is stored as a logarithm, like the scales of all methods, so it stays positive. Its
     gradient is ``g / s * dL/ds``: a step of SGD then changes s as it would in the paper to first
     order, ``s * exp(-lr * g / s * dL/ds) = s - lr * g * dL/ds + ...``. The plain chain rule would
-    multiply by s instead of dividing, and small steps would hardly learn.
+    multiply by s instead of dividing, and small steps would hardly learn. Of several steps in a
+    layer, one below 1% of the largest counts as this share in the division, and moves less than in
+    the paper: the step of a dead channel would make leaps.
 
     -Q_N and Q_P are the outermost levels, and each value gets the nearest level: the paper's
     integers, or any other set. Binary weights get the clipped sign, with gradients in [-s, s].
@@ -94,13 +96,6 @@ class LSQ(Quantizer):
     def scalars(self) -> dict[str, Tensor]:
         """Return the step; where there is one a channel, their geometric mean."""
         return dict(step=self.log_step.mean().exp())
-
-
-def least_squares_step(sample: Sample, levels: Tensor) -> Tensor:
-    """Return the step (C,) of the least squared error of each row of a sample."""
-    exact = levels.tolist()
-    beta = initial_beta(exact, sample.max_abs)
-    return fit_scales(sample.values, exact, middles(levels), beta, search_beta=True)[0]
 
 
 def rounding(levels: Tensor, log_step: Tensor, offset: Tensor | None) -> Staircase:

@@ -9,9 +9,10 @@ from torch import Tensor, nn
 
 from mmqnet.quantizers.base import Quantizer
 from mmqnet.quantizers.config import QuantizerConfig
-from mmqnet.quantizers.lsq import least_squares_step, round_to_step, rounding
+from mmqnet.quantizers.lsq import round_to_step, rounding
 from mmqnet.quantizers.restrictions import check_positive_top, check_role
 from mmqnet.quantizers.sample import Sample
+from mmqnet.quantizers.scales import least_squares_step
 from mmqnet.quantizers.staircase import Staircase
 from mmqnet.registry import QUANTIZERS
 
@@ -23,7 +24,7 @@ class LSQPlusConfig(QuantizerConfig):
     """The keys of :class:`QuantizerConfig`, for activations.
 
     ``signed_levels='auto'`` (default) gives signed inputs the same levels as others: the offset
-    moves them.
+    moves them. ``'symmetric'`` is refused, unless ``levels`` start below 0 and replace it.
     """
 
     def __post_init__(self) -> None:
@@ -53,8 +54,9 @@ class LSQPlus(Quantizer):
     Calibration takes step and offset of the least squared error, as the paper does.
 
     The offset is a real number, as in the paper. So 0 is on the grid only by chance, while a
-    convolution pads its quantized input with zeros: integers cannot represent these, and
-    ``staircase(x).integer_form()`` is None. To run on integers take :class:`LSQ`.
+    convolution pads its quantized input with zeros: with hardly any offset can integers represent
+    both, and ``staircase(x).integer_form()`` is None. With the offset 0, which calibration tries,
+    they can, until training moves it. To run on integers take :class:`LSQ`.
 
     Args:
         config: Levels; ``'uint2'`` for two bits, whatever the signs of the input.

@@ -10,12 +10,11 @@ from torch import Tensor, nn
 from mmqnet.checks import check_choice, check_number
 from mmqnet.quantizers.base import Quantizer
 from mmqnet.quantizers.config import QuantizerConfig
-from mmqnet.quantizers.lsq import least_squares_step
-from mmqnet.quantizers.quantization_network.scales import usable
 from mmqnet.quantizers.restrictions import check_role, check_unsigned
 from mmqnet.quantizers.sample import Sample
-from mmqnet.quantizers.staircase import Staircase
-from mmqnet.quantizers.straight_through import middles, straight_through
+from mmqnet.quantizers.scales import least_squares_step, usable
+from mmqnet.quantizers.staircase import Staircase, middles
+from mmqnet.quantizers.straight_through import straight_through
 from mmqnet.registry import QUANTIZERS
 
 _LEAST = 1e-6  # what a clipping level below it counts as
@@ -94,7 +93,8 @@ class PACT(Quantizer):
         """Return the hard function of ``x`` with the paper's gradients."""
         # `clip` itself where it counts as _LEAST: its gradient must not end there
         is_clipped = x.detach() >= self.clip.detach().clamp(min=_LEAST)
-        return straight_through(self, x, torch.where(is_clipped, self.clip, x.clamp(min=0)))
+        surrogate = torch.where(is_clipped, self.clip, x.clamp(min=0))
+        return straight_through(self.staircase(x), x, surrogate)
 
     def staircase(self, x: Tensor) -> Staircase:
         """Return the rounding, the same for every ``x``."""

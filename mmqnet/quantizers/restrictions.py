@@ -22,7 +22,7 @@ def check_role(config: QuantizerConfig, role: str, instead: str) -> None:
     if config.role != role:
         raise ValueError(
             f'`{config.name("type")}` should be a method for {config.role}s, such as {instead}, '
-            f'but got {_method(config)!r}, which quantizes {role}s'
+            f'but got {config.type_name!r}, which quantizes {role}s'
         )
 
 
@@ -34,8 +34,8 @@ def check_levels(config: QuantizerConfig, allowed: Sequence[float], spelled: str
     """
     if config.levels != tuple(allowed):
         raise ValueError(
-            f'`{config.name("levels")}` should be {spelled} for the method {_method(config)}, but '
-            f'got {_shown(config.levels)}'
+            f'`{config.name("levels")}` should be {spelled} for the method {config.type_name}, '
+            f'but got {_shown(config.levels)}'
         )
 
 
@@ -58,7 +58,7 @@ def check_unsigned(config: QuantizerConfig) -> None:
     Raises:
         ValueError: If ``levels`` starts elsewhere, or ``signed_levels`` is a set.
     """
-    method = _method(config)
+    method = config.type_name
     if config.levels[0] != 0:
         raise ValueError(
             f'`{config.name("levels")}` should start at 0, where {method} clips, but got '
@@ -73,7 +73,3 @@ def check_unsigned(config: QuantizerConfig) -> None:
 
 def _shown(levels: Sequence[float]) -> str:
     return str(list(levels)) if len(levels) <= _SHOWN else span(levels)
-
-
-def _method(config: QuantizerConfig) -> str:
-    return config.type if isinstance(config.type, str) else config.type.__name__

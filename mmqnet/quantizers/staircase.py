@@ -14,6 +14,11 @@ _TOLERANCE = 1e-6  # as a share of the distance of two levels
 _MOST_INTEGER = 2**15 - 1
 
 
+def middles(levels: Tensor) -> Tensor:
+    """Return the thresholds (n,) at which each value gets the nearest of the levels (n + 1,)."""
+    return (levels[1:] + levels[:-1]) / 2
+
+
 class IntegerForm(NamedTuple):
     """Levels as integers: ``alpha * Y = scale * (integers - zero_point)``.
 
@@ -70,8 +75,7 @@ class Staircase(NamedTuple):
         # levels with an offset, as those of LSQ+, are rounded to float32
         slack = _TOLERANCE * step + 2 * torch.finfo(torch.float32).eps * levels.abs().max()
         even = (levels.diff() - step).abs().max() <= slack
-        middles = (levels[1:] + levels[:-1]) / 2
-        return bool(even and (thresholds - middles).abs().max() <= slack)
+        return bool(even and (thresholds - middles(levels)).abs().max() <= slack)
 
     def integer_form(self) -> IntegerForm | None:
         """Return the levels as integers with the zero point 0, or None where there are none.

@@ -1,12 +1,11 @@
 """Hard functions in training: the forward pass rounds, gradients pass as a method says."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from mmqnet.quantizers.base import Quantizer
+from mmqnet.quantizers.staircase import Staircase
 
 
 class _Replaced(torch.autograd.Function):
@@ -20,25 +19,13 @@ class _Replaced(torch.autograd.Function):
         return grad.to(ctx.dtype), None
 
 
-def straight_through(quantizer: 'Quantizer', x: Tensor, surrogate: Tensor) -> Tensor:
-    """Return the hard function of ``x`` with the gradients of another one.
+def straight_through(staircase: Staircase, x: Tensor, surrogate: Tensor) -> Tensor:
+    """Return a hard function of ``x`` with the gradients of another one.
 
     Args:
-        quantizer: Its ``staircase(x)`` is the forward pass, bit by bit that of the evaluation.
+        staircase: The forward pass, bit by bit that of the evaluation.
         x: What is quantized, any shape.
-        surrogate: A differentiable function of ``x`` and of what the quantizer learns, of the shape
+        surrogate: A differentiable function of ``x`` and of what a quantizer learns, of the shape
             of ``x``; its value does not matter.
     """
-    with torch.no_grad():
-        value = quantizer.staircase(x).quantize(x)
-    return _Replaced.apply(surrogate, value)
-
-
-def middles(levels: Tensor) -> Tensor:
-    """Return the thresholds (n,) at which each value gets the nearest of the levels (n + 1,)."""
-    return (levels[1:] + levels[:-1]) / 2
-
-
-def single_precision(x: Tensor) -> Tensor:
-    """Return half-precision ``x`` as float32, in which statistics are taken; else ``x``."""
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+    return _Replaced.apply(surrogate, staircase.quantize(x))

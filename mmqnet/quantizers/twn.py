@@ -7,12 +7,13 @@ from torch import Tensor
 
 from mmqnet.checks import check_choice
 from mmqnet.quantizers.base import Quantizer
-from mmqnet.quantizers.bwn import scaled_mean
 from mmqnet.quantizers.config import QuantizerConfig
+from mmqnet.quantizers.precision import single_precision
 from mmqnet.quantizers.restrictions import check_levels, check_role
 from mmqnet.quantizers.sample import Sample
+from mmqnet.quantizers.scales import scaled_mean
 from mmqnet.quantizers.staircase import Staircase
-from mmqnet.quantizers.straight_through import single_precision, straight_through
+from mmqnet.quantizers.straight_through import straight_through
 from mmqnet.registry import QUANTIZERS
 
 _SHARE = 0.7  # of the mean magnitude, below which a weight becomes 0
@@ -55,7 +56,7 @@ class TWN(Quantizer):
 
     def learn(self, x: Tensor) -> Tensor:
         """Return the hard function of ``x`` with the paper's gradients."""
-        return straight_through(self, x, x)
+        return straight_through(self.staircase(x.detach()), x, x)
 
     def staircase(self, x: Tensor) -> Staircase:
         """Return the hard function of ``x``, all weights of a layer; thresholds -1 and 1."""

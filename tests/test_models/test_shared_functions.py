@@ -20,7 +20,7 @@ from mmqnet.layers import (
     weight_quantizers,
 )
 from mmqnet.models import QuantizationConfig, convert
-from mmqnet.quantizers import Mode, quantizers_of
+from mmqnet.quantizers import DoReFa, Mode, quantizers_of
 from mmqnet.quantizers.quantization_network.thresholds import initial_thresholds
 
 SHARED = dict(
@@ -103,12 +103,23 @@ def signed_model(**activation):
 
 def test_one_signed_input_makes_all_signed():
     model = signed_model()
-    inputs = [torch.randn(32, 8)]
-    calibrate(model, inputs, model)
+    calibrate(model, [torch.randn(32, 8)], model)
     assert model.shared_input_quantizer.levels[0] < 0
-    model = signed_model(signed_levels=None)
-    with pytest.raises(ValueError, match=r'share `shared_input_quantizer` are signed.*exclude'):
-        calibrate(model, inputs, model)
+
+
+@pytest.mark.parametrize(
+    ('activation', 'reason'),
+    [
+        (dict(signed_levels=None), 'QuantizationNetwork with `signed_levels=None`'),
+        (dict(type='PACT'), "PACT with `signed_levels='auto'`"),
+        (dict(type=DoReFa), "DoReFa with `signed_levels='auto'`"),
+    ],
+)
+def test_one_signed_input_would_leave_all_in_float(activation, reason):
+    model = signed_model(**activation)
+    message = f'share `shared_input_quantizer` are signed, and {reason} would.*exclude'
+    with pytest.raises(ValueError, match=message):
+        calibrate(model, [torch.randn(32, 8)], model)
 
 
 @pytest.fixture

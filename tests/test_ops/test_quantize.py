@@ -19,7 +19,7 @@ from quantization_formula import (
     soft_of,
 )
 
-from mmqnet.ops import hard_codes, hard_quantize, kmeans_1d, soft_quantize
+from mmqnet.ops import hard_codes, hard_quantize, kmeans_1d, plain, soft_quantize
 
 TEMPERATURES = [1, 7.5, 100, 2000]
 
@@ -107,6 +107,45 @@ def test_scales_by_channel(implementation, alpha_shape, beta_shape, memory_forma
     alpha = torch.rand(alpha_shape, generator=generator) + 0.5
     beta = torch.rand(beta_shape, generator=generator) + 0.5
     check_against_formula(x, levels, thresholds, alpha, beta, 20.0, soft=soft_of(implementation))
+
+
+ONE_ELEMENT = [(1,), (1, 1), (1, 1, 1, 1)]
+
+
+@pytest.mark.parametrize('implementation', IMPLEMENTATIONS)
+@pytest.mark.parametrize('shape', ONE_ELEMENT)
+def test_soft_with_one_scale_of_any_number_of_dimensions(shape, implementation):
+    levels, thresholds = make_function('pm4')
+    x = torch.linspace(-5, 5, 301, requires_grad=True)
+    results = []
+    for of_scales in (shape, ()):
+        alpha, beta = (torch.full(of_scales, value, requires_grad=True) for value in (0.3, 1.1))
+        y = soft_of(implementation)(x, levels, thresholds, alpha, beta, 5.0)
+        by_x, *by_scales = torch.autograd.grad(y, (x, alpha, beta), torch.ones(301))
+        assert all(by_scale.shape == of_scales for by_scale in by_scales)
+        results.append((y, by_x, *(by_scale.reshape(()) for by_scale in by_scales)))
+    assert all(torch.equal(*pair) for pair in zip(*results, strict=True))
+
+
+@pytest.mark.parametrize('implementation', HARD_IMPLEMENTATIONS)
+@pytest.mark.parametrize('shape', ONE_ELEMENT)
+@pytest.mark.parametrize('size', [(), (301,), (7, 43)])
+def test_hard_with_one_scale_of_any_number_of_dimensions(size, shape, implementation):
+    levels, thresholds = make_function('pm4')
+    x = torch.randn(size, generator=torch.Generator().manual_seed(0))
+    alpha, beta = torch.full(shape, 0.3), torch.full(shape, 1.1)
+    y = hard_of(implementation)(x, levels, thresholds, alpha, beta)
+    assert torch.equal(y, hard_quantize(x, levels, thresholds, 0.3, 1.1))
+
+
+@pytest.mark.parametrize('codes', [hard_codes, plain.hard_codes])
+@pytest.mark.parametrize('shape', ONE_ELEMENT)
+@pytest.mark.parametrize('size', [(), (301,), (7, 43)])
+def test_codes_with_one_scale_of_any_number_of_dimensions(size, shape, codes):
+    _, thresholds = make_function('pm4')
+    x = torch.randn(size, generator=torch.Generator().manual_seed(0))
+    found = codes(x, thresholds, torch.full(shape, 1.1))
+    assert torch.equal(found, hard_codes(x, thresholds, 1.1))
 
 
 @pytest.mark.parametrize('implementation', ['public', 'plain'])

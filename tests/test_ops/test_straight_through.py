@@ -76,6 +76,20 @@ def test_one_value(implementation):
 
 
 @pytest.mark.parametrize('implementation', IMPLEMENTATIONS)
+@pytest.mark.parametrize('shape', [(1,), (1, 1), (1, 1, 1, 1)])
+@pytest.mark.parametrize('x', [BASE[0, 0, 0, 0], BASE[0, 0, 0], BASE[0, 0]])
+def test_one_scale_of_any_number_of_dimensions(x, shape, implementation):
+    levels, thresholds = make_function('two')
+    one, gradient = torch.tensor(0.3), IMPLEMENTATIONS[implementation]
+    y = rounded(x, levels, thresholds, one)
+    expected = gradient(x.exp(), x, y, levels, one)
+    found = gradient(x.exp(), x, y, levels, one.reshape(shape))
+    assert torch.equal(found[0], expected[0])
+    for sum_, exact in zip(found[1:], expected[1:], strict=True):
+        assert torch.equal(sum_, exact.reshape(shape))
+
+
+@pytest.mark.parametrize('implementation', IMPLEMENTATIONS)
 def test_the_outermost_levels_are_inside(implementation):
     x = torch.tensor([-1.0, 1.0, -1.0000001, 1.0000001])
     levels, alpha = torch.tensor([-1.0, 1.0]), torch.tensor(1.0)

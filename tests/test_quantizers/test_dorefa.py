@@ -77,3 +77,15 @@ def test_rescaled_weights_are_nearer(levels):
     assert float(ratio[ratio.isfinite()].std()) < 1e-6
     for factor in (0.98, 1.02):
         assert (factor * rescaled(x) - x).square().mean() > error
+
+
+@pytest.mark.parametrize('rescale', [False, True])
+@pytest.mark.parametrize('levels', ['ternary', [-3, -1, 1, 3]])
+@pytest.mark.parametrize('size', [0.0, 1e-25])
+def test_weights_of_a_dead_layer_move_by_what_a_step_of_sgd_asks(size, levels, rescale):
+    x = size * torch.randn(4, 50)
+    quantizer = fitted('DoReFa', x, levels=levels, rescale=rescale)
+    x.requires_grad_()
+    quantizer(x).sum().backward()
+    assert (x.grad >= 1).all()
+    assert (x.grad <= 3).all()

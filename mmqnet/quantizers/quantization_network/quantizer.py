@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from mmqnet.ops import soft_quantize
 from mmqnet.quantizers.base import Quantizer
 from mmqnet.quantizers.quantization_network.config import QuantizationNetworkConfig
-from mmqnet.quantizers.quantization_network.scales import fit_scales, initial_beta
 from mmqnet.quantizers.quantization_network.thresholds import initial_thresholds
 from mmqnet.quantizers.sample import Sample
-from mmqnet.quantizers.staircase import Staircase
+from mmqnet.quantizers.scales import fit_scales, initial_beta
+from mmqnet.quantizers.staircase import Staircase, middles
 from mmqnet.registry import QUANTIZERS
 
 
@@ -43,7 +43,7 @@ class QuantizationNetwork(Quantizer):
 
     def __init__(self, config: QuantizationNetworkConfig, scale_shape: Sequence[int] = ()) -> None:
         super().__init__(config, scale_shape)
-        thresholds = (self.levels[1:] + self.levels[:-1]) / 2
+        thresholds = middles(self.levels)
         if config.learn_thresholds:
             self.thresholds = nn.Parameter(thresholds)
         else:

@@ -1,11 +1,11 @@
 """Initial thresholds (section "Initialisation" of the paper)."""
 
 from collections.abc import Sequence
-from itertools import pairwise
 
 from torch import Tensor
 
 from mmqnet.ops import kmeans_1d
+from mmqnet.quantizers.staircase import middles
 
 
 def initial_thresholds(
@@ -29,14 +29,12 @@ def initial_thresholds(
     if not isinstance(method, str):
         return scaled.new_tensor(tuple(method))
     if method == 'uniform' or scaled.min() == scaled.max():
-        middles = [(low + high) / 2 for low, high in pairwise(levels)]
-        return scaled.new_tensor(middles)
+        return middles(scaled.new_tensor(tuple(levels)))
     if zero is not None and tuple(levels) == (-1.0, 1.0):
         return scaled.new_zeros(1)
     if zero is not None and tuple(levels) == (-1.0, 0.0, 1.0):
         return scaled.new_tensor([-zero, zero])
-    centres = kmeans_1d(scaled, len(levels)).to(scaled)
-    thresholds = (centres[1:] + centres[:-1]) / 2
+    thresholds = middles(kmeans_1d(scaled, len(levels)).to(scaled))
     if zero is not None and levels[0] < 0 < levels[-1] and 0.0 in levels:
         _open_zero(thresholds, tuple(levels).index(0.0), zero)
     return thresholds

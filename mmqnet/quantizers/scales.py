@@ -1,15 +1,19 @@
-"""Initial scales: from the largest value (the paper) or by least squares."""
+"""Scales from values: from the largest one, by least squares, or from a mean."""
 
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+from mmqnet.quantizers.sample import Sample
+from mmqnet.quantizers.staircase import middles
+
 _HEADROOM = 5 / 4  # beta = 5p / 4q: the largest |x| lands a quarter beyond the outermost level
 # A row whose largest |x| is below this share of that of all rows counts as if it had this one: its
 # own would give scales that overflow, and gradients that are not finite.
 _LEAST_SHARE = 1e-6
-_LEAST = 1e-20  # below it a tensor counts as zeros
+_LEAST = 1e-20  # below it a tensor counts as zeros; what a smaller mean counts as
 # Input scales that are tried, as multiples of p / q. At the upper end the outermost level stands at
 # 1/64 of the largest |x|: 2-bit activations with a long tail ask for such.
 _TRIED = torch.logspace(-1, 6, 256, base=2, dtype=torch.float64)
@@ -37,6 +41,13 @@ def usable(max_abs: Tensor) -> Tensor:
     if largest < _LEAST:
         return torch.ones_like(max_abs)
     return max_abs.clamp(min=float(_LEAST_SHARE * largest))
+
+
+def least_squares_step(sample: Sample, levels: Tensor) -> Tensor:
+    """Return the step (C,) of the least squared error of each row of a sample."""
+    exact = levels.tolist()
+    beta = initial_beta(exact, sample.max_abs)
+    return fit_scales(sample.values, exact, middles(levels), beta, search_beta=True)[0]
 
 
 def fit_scales(
@@ -104,3 +115,30 @@ def _fit_alpha(values: Tensor, levels: Tensor, edges: Tensor) -> tuple[Tensor, T
 
 def _largest(levels: Sequence[float]) -> float:
     return max(abs(levels[0]), abs(levels[-1]))
+
+
+def scaled_mean(values: Tensor, shape: tuple[int, ...], among: Tensor | None = None) -> Tensor:
+    """Return the means of values that share a scale.
+
+    Args:
+        values: Not negative, any shape.
+        shape: Of the scales, broadcastable to the values.
+        among: Which values count, bool, of the shape of ``values``. Default None, for all.
+
+    Returns:
+        Tensor: Of the shape ``shape``, positive.
+    """
+    # in float64, so that the mean of equal values is that very value: the weights of a packed
+    # checkpoint have one magnitude, and must give the same scale again
+    wide = values.double()
+    if among is None:
+        mean = wide.sum_to_size(shape) / values_per_scale(values, shape)
+    else:
+        counted = among.to(wide)
+        mean = (wide * counted).sum_to_size(shape) / counted.sum_to_size(shape).clamp(min=1)
+    return mean.clamp(min=_LEAST).to(values)
+
+
+def values_per_scale(values: Tensor, shape: tuple[int, ...]) -> int:
+    """Return how many of the values share one of the scales of this shape."""
+    return max(1, values.numel() // math.prod(shape))

@@ -9,8 +9,8 @@ from toy_models import calibrated, weight_config
 from mmqnet.layers import QuantConv2d
 from mmqnet.ops import hard_quantize
 from mmqnet.quantizers import resolve_levels
-from mmqnet.quantizers.quantization_network.scales import fit_scales, initial_beta
 from mmqnet.quantizers.quantization_network.thresholds import initial_thresholds
+from mmqnet.quantizers.scales import fit_scales, initial_beta
 
 SETS = ['binary', 'ternary', 'pm2', 'pm4', 'int5', 'int8', 'uint1', 'uint2', 'uint8']
 
