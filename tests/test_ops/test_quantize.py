@@ -388,17 +388,23 @@ def test_no_results_so_small_that_they_slow_the_processor_down(implementation):
 
 
 @needs_kernel
-def test_the_number_of_threads_changes_no_bit():
-    levels, thresholds = make_function('pm4')
-    x = torch.randn(700_001, generator=torch.Generator().manual_seed(0)).requires_grad_()
+@pytest.mark.parametrize(
+    ('levels', 'kind', 'temperature'), [('pm4', 'uniform', 20.0), ('uint8', 'random', 5.0)]
+)
+def test_the_number_of_threads_changes_no_bit(levels, kind, temperature):
+    levels, thresholds = make_function(levels, kind)
+    x = torch.randn(700_001, generator=torch.Generator().manual_seed(0)) * levels.abs().max()
+    x.requires_grad_()
     alpha, beta = (torch.tensor(value, requires_grad=True) for value in (0.5, 1.1))
     results = []
     threads = torch.get_num_threads()
     try:
         for count in (1, 3):
             torch.set_num_threads(count)
-            y = soft_quantize(x, levels, thresholds, alpha, beta, 20.0)
+            y = soft_quantize(x, levels, thresholds, alpha, beta, temperature)
             results.append((y, *torch.autograd.grad(y, (x, alpha, beta), x.detach())))
+            for other in range(64):  # what is prepared for a function is kept for the last 64
+                soft_quantize(x[:1], levels, thresholds, alpha, beta, 1.0 + other)
     finally:
         torch.set_num_threads(threads)
     assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))

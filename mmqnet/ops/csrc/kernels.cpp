@@ -35,7 +35,7 @@ namespace mmqnet {
 #define MMQ_KERNELS(isa)                                                                     \
   Kernels {                                                                                  \
     isa::soft_forward, isa::soft_backward, isa::fill_table, isa::hard_forward,               \
-        isa::straight_through_backward, #isa                                                 \
+        isa::straight_through_backward, isa::kLanes, #isa                                    \
   }
 
 const Kernels& kernels() {

@@ -59,7 +59,11 @@ SoftPlan finish(SoftPlan plan) {
   if (plan.strategy == Strategy::kTable) {
     const int64_t cells = static_cast<int64_t>(plan.last_cell) + 1;
     plan.table.resize(8 * cells);
-    at::parallel_for(0, cells, 512, [&](int64_t begin, int64_t end) { kernels().fill_table(plan, begin, end); });
+    // Groups are the same with any number of threads, and so are their bits.
+    const int64_t lanes = kernels().lanes;
+    at::parallel_for(0, (cells + lanes - 1) / lanes, 512 / lanes, [&](int64_t begin, int64_t end) {
+      kernels().fill_table(plan, begin * lanes, std::min(end * lanes, cells));
+    });
   }
   return plan;
 }
