@@ -8,7 +8,7 @@ import torch
 from exported import small_detector
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
-from qdq_cases import CASES, Net, conv, network
+from qdq_cases import CASES, Net, conv, linear, network
 from torch import nn
 from toy_models import activation_config
 
@@ -129,6 +129,18 @@ def test_refused_quantizers(config, reason):
     message = rf"^the quantizer '0' cannot be written as int8: {reason}.*--format onnx$"
     with pytest.raises(ValueError, match=message):
         quantized_network(model.eval(), [x])
+
+
+@pytest.mark.parametrize('outputs', [6, 5])
+def test_a_normalization_of_another_dimension_stays(outputs):
+    """The channels of a linear layer come last, those of a normalization are second."""
+    model, x = nn.Sequential(linear(8, outputs), nn.BatchNorm1d(6)), torch.randn(2, 6, 8)
+    model[0].bias = None
+    with torch.no_grad():
+        nn.init.normal_(model[1].running_mean)
+    calibrate(model.eval(), [x], model)
+    made = quantized_network(model.eval(), [x])
+    torch.testing.assert_close(made.module(x)[0], model(x), rtol=1e-4, atol=1e-4)
 
 
 def test_weights_that_are_no_integers_stay_in_float():

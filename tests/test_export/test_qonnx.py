@@ -248,6 +248,22 @@ def test_types_of_activations(levels, signed, expected, tmp_path):
     assert len(graph.get_nodes_by_op_type('MatMul')) == 1
 
 
+@pytest.mark.parametrize(('size', 'outputs'), [((1, 6, 8), 6), ((1, 6, 8), 5), ((1, 8), 6)])
+def test_a_normalization_is_folded_where_it_is_of_the_channels_of_the_layer(
+    size, outputs, tmp_path
+):
+    """The channels of a linear layer come last, those of a normalization are second."""
+    layer = layer_with(
+        QuantLinear, dict(levels='pm4'), dict(levels='uint4'), in_features=8, out_features=outputs,
+        bias=False,
+    )  # fmt: skip
+    model, x = nn.Sequential(layer, nn.BatchNorm1d(6)), torch.rand(size)
+    with torch.no_grad():
+        nn.init.normal_(model[1].running_mean)
+    _, graph, _ = check(calibrated(model, x).eval(), x, tmp_path / 'b.onnx')
+    assert bool(graph.get_nodes_by_op_type('BatchNormalization')) == (len(size) > 2)
+
+
 def test_padding_between_quantizer_and_layer_is_of_integers(tmp_path):
     torch.manual_seed(0)
     options = dict(in_channels=3, out_channels=4, kernel_size=3, stride=2, bias=False)

@@ -117,6 +117,8 @@ def _fold_norm(layer: Layer) -> None:
     norm = graphs.only_user(layer.node)
     if norm is None or not is_call(norm, NORM):
         return
+    if layer.node.meta['val'].dim() != layer.along_channels(layer.scale).dim():
+        return  # of a linear layer, whose channels come last; those of a normalization are second
     gamma, beta, mean, variance = (_double(argument) for argument in norm.args[1:5])
     epsilon = float(norm.args[6])  # type: ignore[arg-type]
     mean = torch.zeros_like(layer.bias) if mean is None else mean

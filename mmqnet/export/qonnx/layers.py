@@ -117,6 +117,9 @@ def _affine(node: ir.Node, scale: np.ndarray) -> tuple[ir.Node, np.ndarray, np.n
     norm = graphs.only_reader(node.outputs[0])
     if norm is None or not is_op(norm, 'BatchNormalization'):
         return node, scale, bias
+    shape = node.outputs[0].shape
+    if is_op(node, 'MatMul') and (shape is None or len(shape) != 2):
+        return node, scale, bias  # its channels come last; those of a normalization are second
     parameters = [constant(value) for value in norm.inputs[1:5]]
     if any(array is None for array in parameters):
         return node, scale, bias
