@@ -77,6 +77,25 @@ def test_a_value_with_several_quantizers_is_computed_for_each():
     assert targets.count('aten.convolution.default') + targets.count('aten.conv2d.default') == 4
 
 
+def test_a_value_that_is_concatenated_with_itself_is_scaled_once():
+    class Twice(Net):
+        def compute(self, x):
+            y = self.layer(x)
+            return (torch.cat([y, y], 1),)
+
+    torch.manual_seed(0)
+    model, x = Twice(layer=conv(8, 4)), torch.randn(1, 8, 6, 6)
+    calibrate(model.eval(), [x], model)
+    with torch.no_grad():
+        model.outputs[0].log_alpha += 0.5  # alpha * beta goes into the layer
+        model.outputs[0].refresh()
+    made = quantized_network(model.eval(), [x])
+    (output,) = compare_outputs(
+        lambda inputs: made.module(*inputs), model, {'y': made.steps[0]}, [[x]]
+    )
+    assert output.equal > 0.99
+
+
 def test_copies_of_a_layer_differ():
     """LiteRT's converter would make one of them, with two scales, and fail."""
     model, x = network('joined')

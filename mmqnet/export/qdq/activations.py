@@ -89,7 +89,7 @@ def _sources(x: object, layers: Mapping[Node, Layer]) -> list[Layer]:
         return [layers[x]]
     if not is_call(x, aten.relu.default, *CHOICES):
         return []
-    found = [_sources(source, layers) for source in graphs.inputs_of(x)]
+    found = [_sources(source, layers) for source in dict.fromkeys(graphs.inputs_of(x))]
     return [layer for part in found for layer in part] if all(found) else []
 
 
