@@ -299,6 +299,18 @@ def test_what_is_no_integer_is_named(tmp_path):
     assert torch.allclose(values['output_0'], model(x), atol=1e-6)
 
 
+def test_weights_that_no_layer_reads_are_values(tmp_path):
+    class Product(QuantLinear):
+        def forward(self, x):
+            return torch.einsum('...i,oi->...o', self.quantized_input(x), self.quantized_weight())
+
+    layer = layer_with(
+        Product, dict(levels='pm4'), dict(levels='uint4'), in_features=8, out_features=5
+    )
+    x = torch.rand(1, 3, 8)
+    check(calibrated(nn.Sequential(layer), x).eval(), x, tmp_path / 'v.onnx')
+
+
 def test_a_model_in_training_or_not_calibrated_or_of_another_size_is_refused(tmp_path):
     layer = layer_with(
         QuantLinear, dict(levels='pm4'), dict(levels='uint2'), in_features=6, out_features=5

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from mmqnet.atomic import write_bytes
 from mmqnet.export.agreement import PREFIX
 from mmqnet.export.freeze import frozen
+from mmqnet.export.onnx.layers import write_other_weights
 from mmqnet.export.onnx.translate import translate
 from mmqnet.export.qonnx.activations import DOMAIN, write_activations
 from mmqnet.export.qonnx.layers import QonnxLayer, write_layers
@@ -127,6 +128,7 @@ def write_qonnx(
     types: dict[ir.Value, str] = {}
     codes = write_activations(graph, types, PREFIX)
     layers = write_layers(graph, codes, types, PREFIX)
+    write_other_weights(graph)
     for value, name in zip(graph.outputs, names, strict=True):
         value.name = name  # those that were written anew have other names
     _tidy(program)
