@@ -19,6 +19,7 @@ from mmqnet.export.qdq.export import compared, export_qdq
 from mmqnet.export.qdq.functions import Int8Function
 from mmqnet.export.qdq.target import Converted, Target, conversion_error
 from mmqnet.export.qdq.verify import compare_codes, compare_outputs, forced
+from mmqnet.layers import QuantConvTranspose2d
 from mmqnet.quantizers import Staircase, build_quantizer
 
 # Layers and sums that end in float, with the reason.
@@ -153,6 +154,7 @@ def test_refused_quantizers(config, reason):
 @pytest.mark.parametrize('outputs', [6, 5])
 def test_a_normalization_of_another_dimension_stays(outputs):
     """The channels of a linear layer come last, those of a normalization are second."""
+    torch.manual_seed(0)
     model, x = nn.Sequential(linear(8, outputs), nn.BatchNorm1d(6)), torch.randn(2, 6, 8)
     model[0].bias = None
     with torch.no_grad():
@@ -175,6 +177,24 @@ def test_weights_that_are_no_integers_stay_in_float():
     made = quantized_network(model.eval(), [x])
     assert [layer.reason for layer in made.layers] == ['the levels of its weights are no integers']
     torch.testing.assert_close(made.module(x)[0], model(x)[0], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize('weights', ['pm4', None])
+def test_transposed_convolutions_are_named(weights):
+    torch.manual_seed(0)
+    up = QuantConvTranspose2d(
+        8, 8, 2, 2, weight_quantizer=weights and dict(levels=weights, granularity='channel')
+    )
+    model, x = nn.Sequential(conv(8, 8), up, conv(8, 4)), torch.randn(1, 8, 6, 6)
+    calibrate(model.eval(), [x], model)
+    made = quantized_network(model.eval(), [x])
+    reasons = {(layer.name, layer.kind): layer.reason for layer in made.layers}
+    assert reasons == {
+        ('0', 'conv2d'): 'its output is used in float',
+        ('2', 'conv2d'): 'its output is used in float',
+        ('1', 'conv_transpose2d'): 'it is a transposed convolution' if weights else 'not quantized',
+    }
+    torch.testing.assert_close(made.module(x)[0], model(x), rtol=1e-3, atol=1e-2)
 
 
 def test_refused_modules():

@@ -14,6 +14,7 @@ from mmqnet.export.quiet import quiet
 aten = torch.ops.aten
 HARD_QUANTIZE = torch.ops.mmqnet.hard_quantize.default
 LAYERS = (aten.conv2d.default, aten.conv2d.padding, aten.linear.default)
+TRANSPOSED = aten.conv_transpose2d.input  # written in float
 NORM = aten._native_batch_norm_legit_no_training.default
 CLIPS = (aten.relu.default, aten.relu6.default, aten.hardtanh.default)
 # What moves numbers, or chooses some: of the codes as of the values, which are in the same order.

@@ -31,7 +31,7 @@ class QdqLayer:
 
     Attributes:
         name: Name of its module.
-        kind: ``'conv2d'``, ``'linear'`` or ``'add'``.
+        kind: ``'conv2d'``, ``'conv_transpose2d'``, ``'linear'`` or ``'add'``.
         weights: ``'int8'``, ``'float'``, or ``''`` for a sum.
         reason: Why it cannot be computed in integers; empty if it can.
     """
@@ -98,6 +98,7 @@ def quantized_network(
     quantizers = write_activations(graph, layers, PREFIX, codes)
     tell_sums_apart(graph, codes)
     written = [_write_layer(layer, codes) for layer in layers.values()]
+    in_float = _float_layers(graph, layers)
     _write_other_weights(graph)
     sums = _sums(graph)
     if codes:
@@ -106,7 +107,7 @@ def quantized_network(
     return QdqNetwork(
         graph_module,
         quantizers,
-        (*written, *_float_layers(graph, layers), *sums),
+        (*written, *in_float, *sums),
         tuple(_step(output) for output in _outputs(graph)),
     )
 
@@ -167,9 +168,14 @@ def _reason_behind(node: Node) -> str:
 
 
 def _float_layers(graph: Graph, layers: Mapping[Node, Layer]) -> list[QdqLayer]:
-    nodes = [n for n in graph.nodes if is_call(n, *LAYERS) and n not in layers]
-    names = graphs.module_names(nodes, PREFIX)
-    return [QdqLayer(name, _kind(n), 'float', 'not quantized') for n, name in names.items()]
+    """Return the layers that are left as they are, before their weights are written."""
+    nodes = [n for n in graph.nodes if is_call(n, *LAYERS, graphs.TRANSPOSED) and n not in layers]
+    found = []
+    for node, name in graphs.module_names(nodes, PREFIX).items():
+        quantized = is_call(node.args[1], graphs.HARD_QUANTIZE)
+        reason = 'it is a transposed convolution' if quantized else 'not quantized'
+        found.append(QdqLayer(name, _kind(node), 'float', reason))
+    return found
 
 
 def _sums(graph: Graph) -> list[QdqLayer]:
@@ -217,4 +223,6 @@ def _step(output: Node) -> float:
 
 
 def _kind(node: Node) -> str:
+    if node.target is graphs.TRANSPOSED:
+        return 'conv_transpose2d'
     return 'linear' if node.target is aten.linear.default else 'conv2d'
