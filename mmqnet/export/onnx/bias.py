@@ -12,14 +12,13 @@ from dataclasses import replace
 import numpy as np
 import onnx_ir as ir
 
+from mmqnet.export.bias import LARGEST_BIAS, LOST_BIAS, normalized
 from mmqnet.export.onnx import graph as graphs
 from mmqnet.export.onnx.functions import CodeFunction
 from mmqnet.export.onnx.graph import add_constant, add_node, constant, is_op
 from mmqnet.export.onnx.report import largest_safe_weight
 from mmqnet.export.onnx.weights import Weights, channel_axis
 
-_LARGEST_BIAS = 2**30  # of int32, with room for the sum
-_LOST_BIAS = 2**20  # of a channel without weights
 _TRIED = np.arange(-1, 3)  # integers round the bias, from below the one under it
 _MOST_SUMS = 2**10  # with more, a sum is small beside a step, and the nearest integer does
 _SPREAD = 32  # steps of an output, its standard deviation by a rule of thumb
@@ -32,24 +31,38 @@ def fold_batch_norm(node: ir.Node, weights: Weights) -> Weights:
     It needs constants, and to be the only reader of the layer. The node gets the new bias; its
     weights are left to the caller.
     """
-    norm = graphs.only_reader(node.outputs[0])
-    if norm is None or not is_op(norm, 'BatchNormalization') or is_op(node, 'MatMul'):
-        return weights
-    if is_op(node, 'ConvTranspose') and graphs.attribute(node, 'group', 1) > 1:
-        return weights  # whose dimension of output channels holds those of one group
-    parameters = [constant(value) for value in norm.inputs[1:5]]
-    bias = bias_of(node)
-    if bias is None or any(array is None for array in parameters):
-        return weights
-    gamma, beta, mean, variance = (array.astype(np.float64) for array in parameters)  # type: ignore[union-attr]
-    factors = gamma / np.sqrt(variance + graphs.attribute(norm, 'epsilon', 1e-5))
-    new = (beta + (bias - mean) * factors).astype(np.float32)
+    found = None if is_op(node, 'MatMul') else norm_behind(node)
+    if found is None or (is_op(node, 'ConvTranspose') and graphs.attribute(node, 'group', 1) > 1):
+        return weights  # with groups, the dimension of output channels holds those of one
+    norm, factors, new = found
     graph = node.graph
     assert isinstance(graph, ir.Graph)
-    set_bias(node, add_constant(graph, bias_name(weights.name), new))
+    set_bias(node, add_constant(graph, bias_name(weights.name), new.astype(np.float32)))
     graphs.replace(norm.outputs[0], node.outputs[0])
     graph.remove(norm, safe=True)
     return weights.multiplied(factors)
+
+
+def norm_behind(node: ir.Node) -> tuple[ir.Node, np.ndarray, np.ndarray] | None:
+    """Return the batch normalization that alone reads a layer, and what it makes of it.
+
+    None if there is none, if it is not constant, or if it is of another dimension than the layer's
+    channels.
+
+    Returns:
+        tuple: The node, the factors of the layer's sums, and the new bias.
+    """
+    norm, bias, shape = graphs.only_reader(node.outputs[0]), bias_of(node), node.outputs[0].shape
+    if norm is None or not is_op(norm, 'BatchNormalization') or bias is None:
+        return None
+    if is_op(node, 'MatMul') and (shape is None or len(shape) != 2):
+        return None  # its channels come last; those of a normalization are second
+    parameters = [constant(value) for value in norm.inputs[1:5]]
+    if any(array is None for array in parameters):
+        return None
+    gamma, beta, mean, variance = (array.astype(np.float64) for array in parameters)  # type: ignore[union-attr]
+    epsilon = graphs.attribute(norm, 'epsilon', 1e-5)
+    return norm, *normalized(bias, gamma, beta, mean, variance, epsilon)
 
 
 def add_to_bias(node: ir.Node, number: float) -> bool:
@@ -111,13 +124,13 @@ def scaled_for_bias(
         tuple: The weights, and (1,) or (O,) integers of at least 1.
     """
     scale, bias = np.broadcast_arrays(weights.scale, np.abs(bias))
-    lost = bias > _LARGEST_BIAS * scale * input_scale
+    lost = bias > LARGEST_BIAS * scale * input_scale
     if lost.any():
         integers = weights.integers * weights.along_axis(~lost)
-        scale = np.where(lost, bias / (_LOST_BIAS * input_scale), scale)
+        scale = np.where(lost, bias / (LOST_BIAS * input_scale), scale)
         weights = replace(weights, integers=integers.astype(np.int16), scale=scale)
     most = max(1, largest_safe_weight(largest_code) // max(weights.largest, 1))
-    room = _LARGEST_BIAS * scale * input_scale / np.maximum(bias, np.finfo(np.float32).tiny)
+    room = LARGEST_BIAS * scale * input_scale / np.maximum(bias, np.finfo(np.float32).tiny)
     factors = np.clip(room, 1, most).astype(np.int64)
     return weights, factors if len(weights.scale) > 1 else factors.min(keepdims=True)
 

@@ -7,13 +7,12 @@ import torch
 from torch import Tensor
 from torch.fx import Graph, Node
 
+from mmqnet.export.bias import LARGEST_BIAS, LOST_BIAS, normalized
 from mmqnet.export.qdq import graph as graphs
 from mmqnet.export.qdq.graph import HARD_QUANTIZE, LAYERS, NORM, constant, is_call
 from mmqnet.quantizers import Staircase
 
 LARGEST = 127  # of an integer weight
-_LARGEST_BIAS = 2**30  # of int32, with room for the sum
-_LOST_BIAS = 2**20  # of a channel without weights
 
 
 @dataclass(eq=False)
@@ -77,12 +76,12 @@ class Layer:
         """
         assert self.integers is not None
         bias = self.bias.abs() / input_scale
-        lost = bias > _LARGEST_BIAS * self.scale
+        lost = bias > LARGEST_BIAS * self.scale
         if lost.any():
             self.integers = self.integers * self.along_channels((~lost).short())
-            self.scale = torch.where(lost, bias / _LOST_BIAS, self.scale)
+            self.scale = torch.where(lost, bias / LOST_BIAS, self.scale)
         most = max(1, LARGEST // max(self.largest, 1))
-        room = _LARGEST_BIAS * self.scale / bias.clamp(min=1e-30)
+        room = LARGEST_BIAS * self.scale / bias.clamp(min=1e-30)
         return self.scale / room.clamp(1, most).floor()
 
 
@@ -119,21 +118,16 @@ def _fold_norm(layer: Layer) -> None:
         return
     if layer.node.meta['val'].dim() != layer.along_channels(layer.scale).dim():
         return  # of a linear layer, whose channels come last; those of a normalization are second
-    gamma, beta, mean, variance = (_double(argument) for argument in norm.args[1:5])
+    gamma, beta, mean, variance = (
+        torch.full_like(layer.bias, default) if array is None else array.double()
+        for array, default in zip(map(constant, norm.args[1:5]), (1, 0, 0, 1), strict=True)
+    )
     epsilon = float(norm.args[6])  # type: ignore[arg-type]
-    mean = torch.zeros_like(layer.bias) if mean is None else mean
-    factors = ((1.0 if variance is None else variance) + epsilon) ** -0.5
-    factors = factors * (1.0 if gamma is None else gamma)
-    layer.bias = layer.bias - mean
-    layer.multiply_output(factors.expand_as(layer.bias))
-    layer.bias = layer.bias + (0.0 if beta is None else beta)
+    factors, bias = normalized(layer.bias, gamma, beta, mean, variance, epsilon)
+    layer.multiply_output(factors)
+    layer.bias = bias
     for user in list(norm.users):
         if is_call(user, operator.getitem):
             user.replace_all_uses_with(layer.node)
             layer.node.graph.erase_node(user)
     layer.node.graph.erase_node(norm)
-
-
-def _double(node: object) -> Tensor | None:
-    value = constant(node)
-    return None if value is None else value.double()

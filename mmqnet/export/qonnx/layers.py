@@ -7,8 +7,8 @@ import numpy as np
 import onnx_ir as ir
 
 from mmqnet.export.onnx import graph as graphs
-from mmqnet.export.onnx.bias import bias_of
-from mmqnet.export.onnx.graph import add_constant, add_node, constant, is_op
+from mmqnet.export.onnx.bias import bias_of, norm_behind
+from mmqnet.export.onnx.graph import add_constant, add_node, is_op
 from mmqnet.export.onnx.weights import LAYERS, Weights, emit_float, read_weights
 from mmqnet.export.qonnx.activations import Codes, data_type
 
@@ -112,17 +112,10 @@ def _affine(node: ir.Node, scale: np.ndarray) -> tuple[ir.Node, np.ndarray, np.n
 
     It is ``factors * sums + shift``: scales, bias, and the normalization if it alone reads them.
     """
+    found = norm_behind(node)
+    if found is not None:
+        norm, factors, shift = found
+        return norm, scale * factors, shift
     bias = bias_of(node)
     assert bias is not None  # of layers: their parameters are constants
-    norm = graphs.only_reader(node.outputs[0])
-    if norm is None or not is_op(norm, 'BatchNormalization'):
-        return node, scale, bias
-    shape = node.outputs[0].shape
-    if is_op(node, 'MatMul') and (shape is None or len(shape) != 2):
-        return node, scale, bias  # its channels come last; those of a normalization are second
-    parameters = [constant(value) for value in norm.inputs[1:5]]
-    if any(array is None for array in parameters):
-        return node, scale, bias
-    gamma, beta, mean, variance = (array.astype(np.float64) for array in parameters)  # type: ignore[union-attr]
-    factors = gamma / np.sqrt(variance + graphs.attribute(norm, 'epsilon', 1e-5))
-    return norm, scale * factors, beta + (bias - mean) * factors
+    return node, scale, bias
