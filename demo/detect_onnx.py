@@ -11,6 +11,14 @@ from PIL import Image, ImageDraw
 VALUES = ('input_size', 'classes', 'mean', 'std', 'pad_value', 'keep_ratio', 'resize_scale')
 
 
+def resize(picture: Image.Image, size: tuple[int, int], backend: str) -> Image.Image:
+    """Return a picture of another size as the model was evaluated with: OpenCV averages nothing."""
+    if backend == 'pillow':
+        return picture.resize(size, Image.Resampling.BILINEAR)
+    steps = (picture.width / size[0], 0, 0, 0, picture.height / size[1], 0)
+    return picture.transform(size, Image.Transform.AFFINE, steps, Image.Resampling.BILINEAR)
+
+
 def make_input(picture: Image.Image, meta: dict) -> tuple[np.ndarray, np.ndarray]:
     """Return the input (1, 3, H, W), and by what width and height were resized."""
     height, width = meta['input_size']
@@ -22,7 +30,7 @@ def make_input(picture: Image.Image, meta: dict) -> tuple[np.ndarray, np.ndarray
         if short:
             factor = min(factor, long / max(w, h), short / min(w, h))
         size = (min(width, int(w * factor + 0.5)), min(height, int(h * factor + 0.5)))
-    pixels = np.asarray(picture.resize(size, Image.Resampling.BILINEAR), np.float32)
+    pixels = np.asarray(resize(picture, size, meta['resize_backend']), np.float32)
     if meta['channel_order'] == 'bgr':
         pixels = pixels[..., ::-1]
     if meta['normalize'] == 'outside':

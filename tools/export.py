@@ -14,7 +14,13 @@ except ModuleNotFoundError as error:
     import wrong_python  # beside this file
 
     wrong_python.stop(error)
-from mmqnet.command_line import add_arguments, choose_threads, positive_integer, safe_loading
+from mmqnet.command_line import (
+    add_settings,
+    add_trust,
+    choose_threads,
+    positive_integer,
+    safe_loading,
+)
 from mmqnet.failures import one_line_errors
 
 if TYPE_CHECKING:
@@ -70,7 +76,9 @@ def parse_args(args: list[str] | None = None) -> argparse.Namespace:
         help='compare the codes of all quantized activations, the boxes or classes, and the '
         'metrics on N pictures of the test data',
     )
-    add_arguments(parser)
+    add_settings(parser)
+    add_trust(parser)
+    parser.set_defaults(launcher='none', local_rank=0, work_dir=None)
     parsed = parser.parse_args(args)
     check_options(parser, parsed)
     return parsed
@@ -218,10 +226,10 @@ def write_mobile(config: Config, args: argparse.Namespace) -> None:
 
 
 def finish(table: str, report: str, out: str) -> None:
-    """Print the closing table, and write it beside the file as json."""
+    """Print the closing table, and write it beside the file, as ``OUT.json``."""
     from mmqnet.atomic import write_text
 
-    write_text(Path(out).with_suffix('.json'), report)
+    write_text(Path(f'{out}.json'), report)
     print(table)
 
 

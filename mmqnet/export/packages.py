@@ -1,9 +1,6 @@
 """Packages that only exporting needs."""
 
 import importlib
-from typing import Any
-
-from mmqnet.version import __version__
 
 # Extras with an environment of their own, and what makes it in a checkout.
 _SETUPS = dict(litert='make setup-litert', executorch='make setup-litert')
@@ -34,9 +31,3 @@ def require(*names: str, extra: str = 'export') -> None:
             raise ImportError(
                 f'`{name}` cannot be imported ({error}): pip install mmqnet[{extra}]{hint}'
             ) from error
-
-
-def versions(*names: str) -> dict[str, str]:
-    """Return the versions of mmqnet and of packages, for a file's metadata."""
-    found: dict[str, Any] = {name: importlib.import_module(name).__version__ for name in names}
-    return dict(mmqnet=__version__, **{name: str(version) for name, version in found.items()})

@@ -1,6 +1,9 @@
 """What the exporter refuses, and how it writes."""
 
+import copy
+import re
 import sys
+from pathlib import Path
 
 import onnx
 import pytest
@@ -93,13 +96,55 @@ def test_external_data_where_one_file_would_be_too_large(module, tmp_path, monke
     monkeypatch.setattr(save, 'LARGEST_FILE', 100)
     monkeypatch.setattr(save, 'SMALLEST_EXTERNAL', 16)
     with exported(tmp_path, module, X) as report, torch.no_grad():
-        names = {file.name for file in tmp_path.iterdir()}
-        assert names == {'0.onnx', '0.onnx.data'} or len(names) == 2
-        assert report.external_data.endswith('.onnx.data')
+        file, data = sorted(file.name for file in tmp_path.iterdir())
+        assert re.fullmatch(re.escape(file) + r'\.[0-9a-f]{8}\.data', data)
+        assert report.external_data == str(tmp_path / data)
         assert report.num_bytes == sum(file.stat().st_size for file in tmp_path.iterdir())
         (got,) = run(report.path, X)
         torch.testing.assert_close(got, module(X), rtol=0.05, atol=0.05)
         assert any('external data' in warning for warning in report.warnings)
+
+
+def test_file_and_external_data_stay_a_pair(module, tmp_path, monkeypatch):
+    monkeypatch.setattr(save, 'LARGEST_FILE', 100)
+    monkeypatch.setattr(save, 'SMALLEST_EXTERNAL', 16)
+    path, other = tmp_path / 'a.onnx', copy.deepcopy(module)
+    with torch.no_grad():
+        other[0].weight.mul_(2)
+        calibrate(other, [X], other)
+    export_onnx(module, [X], path, output_names=['out'])
+    expected, replace = run(path, X), Path.replace
+
+    def interrupted(self, target):
+        if Path(target) == path:
+            raise OSError('interrupted')
+        return replace(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, 'replace', interrupted)
+        with pytest.raises(OSError, match='interrupted'):
+            export_onnx(other.eval(), [X], path, output_names=['out'])
+    assert torch.equal(run(path, X)[0], expected[0])
+    (tmp_path / 'a.onnx.mine.data').touch()
+    export_onnx(other, [X], path, output_names=['out'])
+    assert not torch.equal(run(path, X)[0], expected[0])
+    assert len(list(tmp_path.glob('a.onnx.*.data'))) == 2
+
+
+def test_report_describes_what_is_written(tmp_path):
+    """A clip before a quantizer leaves half of its thresholds, few enough for comparisons."""
+    levels = sorted({*(i * abs(i) ** 0.3 for i in range(-31, 32))})
+    uneven = dict(levels=[*levels], thresholds='uniform', signed_levels=None)
+    made = nn.Sequential(
+        QuantConv2d(3, 8, 3, **INTEGERS),
+        nn.ReLU(),
+        QuantConv2d(8, 4, 3, weight_quantizer=INTEGERS['weight_quantizer'], input_quantizer=uneven),
+    )
+    calibrate(made, [X], made)
+    report = export_onnx(made.eval(), [X], tmp_path / 'a.onnx', output_names=['out'])
+    assert [layer.codes for layer in report.layers] == ['rounding', 'chain']
+    assert not any('thresholds that no rounding gives' in warning for warning in report.warnings)
+    assert not any(node.op_type.startswith('Tree') for node in onnx.load(report.path).graph.node)
 
 
 def test_fixed_batch_and_metadata(module, tmp_path):

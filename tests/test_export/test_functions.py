@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx_files import quantizer
 
+from mmqnet.export.freeze import hard_function
 from mmqnet.export.onnx.functions import CodeFunction, least_inputs
-from mmqnet.export.reader import hard_function
 
 
 def function_of(levels, thresholds=None, alpha=0.7, beta=1.9):
@@ -69,6 +69,20 @@ def test_least_inputs_are_exact(thresholds, beta):
     edges = least_inputs(thresholds, beta)
     assert (edges * beta >= thresholds).all()
     assert (np.nextafter(edges, np.float32(-np.inf)) * beta < thresholds).all()
+
+
+@pytest.mark.parametrize(
+    'levels',
+    [(-1, 1), (-1.5, -0.5, 0.5, 1.5), range(4), range(-8, 8), (-3, -1, 1), (-2.5, -1.5, -0.5)],
+    ids=str,
+)
+def test_rounding_of_zero(levels):
+    """Behind a ReLU many values are exactly 0, which may lie halfway between two levels."""
+    function, staircase = function_of(levels)
+    rounding, x = function.rounding, np.array([-0.02, 0.0, 0.02], np.float32)
+    index = np.rint((x + np.float32(rounding.shift)) / np.float32(rounding.scale))
+    index = (index + rounding.zero_point).clip(0, len(levels) - 1)
+    assert index.tolist() == staircase.codes(torch.from_numpy(x)).tolist()
 
 
 def test_clipping_narrows_the_range():

@@ -13,10 +13,12 @@ from exported import SIZE, small_detector
 from families import CLASSIFIERS, small_config
 from mmcv.transforms import CenterCrop
 from mmdet.structures import DetDataSample
+from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 from mmpretrain.datasets.transforms import ResizeEdge
 from mmpretrain.structures import DataSample
 from onnx import TensorProto, helper
+from PIL import Image
 
 from mmqnet.export.classification import export_module
 from mmqnet.export.metadata import FileMetadata
@@ -324,6 +326,12 @@ def test_evaluation_drops_what_looks_at_layers():
     assert config.custom_hooks == []
 
 
+def test_detectors_of_two_stages_are_refused_without_nms():
+    config = Config(dict(default_scope='mmdet', model=dict(type='FasterRCNN')))
+    with pytest.raises(ValueError, match=r"takes one-stage detectors, but `model\.type` is 'Fast"):
+        evaluate_exported(config, 'a.tflite', 'litert')
+
+
 BLOCKED = """
 import runpy, sys
 for name in ('torch', 'mmengine', 'mmcv', 'mmdet', 'mmqnet', 'cv2'):
@@ -331,6 +339,18 @@ for name in ('torch', 'mmengine', 'mmcv', 'mmdet', 'mmqnet', 'cv2'):
 sys.argv = sys.argv[1:]
 runpy.run_path(sys.argv[0], run_name='__main__')
 """
+
+
+@pytest.mark.parametrize('backend', ['cv2', 'pillow'])
+@pytest.mark.parametrize('size', [(30, 40), (150, 90)])
+def test_the_demo_resizes_as_the_evaluation_does(root, monkeypatch, backend, size):
+    monkeypatch.syspath_prepend(str(root / 'demo'))
+    import detect_onnx
+
+    image = picture(100, 80, 3)
+    found = detect_onnx.resize(Image.fromarray(image), size, backend)
+    expected = mmcv.imresize(image, size, backend=backend)
+    assert np.abs(np.asarray(found).astype(int) - expected).max() <= 1
 
 
 @pytest.mark.parametrize('name', ['SSD', 'RetinaNet'])

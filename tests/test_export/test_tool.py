@@ -84,7 +84,7 @@ def test_stages_table_and_json(export, files):
     assert 'Least share of equal codes' in printed
     assert 'of 2 pictures matched' in printed
     assert re.search(r'accuracy/top1 on 2 pictures: (\d+) in torch, \1 in the file', printed)
-    written = json.loads((files / 'out/a.json').read_text())
+    written = json.loads((files / 'out/a.onnx.json').read_text())
     assert written['report']['num_bytes'] == (files / 'out/a.onnx').stat().st_size
     assert sum(layer['onnxruntime'] == 'integer' for layer in written['layers']) == 8
     assert all(found['equal_but_ties'] > 0.99 for found in written['agreement'])

@@ -70,7 +70,7 @@ def measure(case: Case, settings: Settings) -> Row:
         module = quantized_module(case.config, case.size)
         cost = write_quantized(case.config, case.size, module, ours)
         write_float(case.config, case.size, floats)
-        layers = json.loads(ours.with_suffix('.json').read_text())['layers']
+        layers = json.loads(Path(f'{ours}.json').read_text())['layers']
         size = ours.stat().st_size / floats.stat().st_size
         subjects, left_out = load(case, module, ours, floats, settings.threads)
         seconds = interleave(subjects, 1 if settings.quick else TURNS, settings)

@@ -16,6 +16,7 @@ from mmqnet.quantizers import Staircase
 
 CODES = 'Codes'
 FUNCTION = 'function'
+_SUFFIX = '.codes'
 
 
 class Functions(list[CodeFunction]):
@@ -45,6 +46,11 @@ def is_codes(node: ir.Node | None) -> bool:
     return is_op(node, CODES, domain=graphs.DOMAIN)
 
 
+def quantizer_of(node: ir.Node) -> str:
+    """Return the name of the quantizer that a ``Codes`` node is of, however it was moved."""
+    return (node.name or '').removesuffix(_SUFFIX)
+
+
 def split(graph: ir.Graph, functions: Functions, prefix: str) -> None:
     """Replace each quantizer of activations by codes and values.
 
@@ -61,7 +67,7 @@ def split(graph: ir.Graph, functions: Functions, prefix: str) -> None:
             raise ValueError(f'the quantizer {name!r} is no constant function')
         tensors = [torch.from_numpy(array.copy()) for array in arrays]  # type: ignore[union-attr]
         function = functions.by_name[name] = CodeFunction.of(Staircase(*tensors))
-        codes = add_codes(node, node.inputs[0], functions.number(function), f'{name}.codes')
+        codes = add_codes(node, node.inputs[0], functions.number(function), f'{name}{_SUFFIX}')
         graphs.replace(node.outputs[0], _values(node, codes, function, name))
         graph.remove(node, safe=True)
 

@@ -107,8 +107,8 @@ def export_onnx(
     layers = find_layers(graph, PREFIX)
     move_up(graph, functions)
     layers = add_twins(layers, functions, thresholds)
-    lower(graph, functions, thresholds)
-    forms = {name: form_of(f, thresholds) for name, f in functions.by_name.items()}
+    written = lower(graph, functions, thresholds)
+    forms = {name: form_of(function, thresholds) for name, function in written.items()}
     exported = tuple(
         write_layer(layer, functions, forms, float_layers, saturation) for layer in layers
     )
@@ -121,9 +121,7 @@ def export_onnx(
         num_bytes=sum(Path(p).stat().st_size for p in (path, data) if p is not None),
         layers=exported,
         changed_codes={
-            name: changed_on_grid(functions.by_name[name])
-            for name, form in forms.items()
-            if form == 'grid'
+            name: changed_on_grid(written[name]) for name, form in forms.items() if form == 'grid'
         },
         warnings=_warnings(exported, forms, data),
         external_data=None if data is None else str(data),

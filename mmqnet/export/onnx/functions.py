@@ -73,11 +73,6 @@ class CodeFunction:
         """Whether less than what uint8 holds occurs as a level's index."""
         return self.low > 0 or self.high < _LARGEST
 
-    @property
-    def largest_code(self) -> int:
-        """The largest code that occurs."""
-        return self.codes[self.high]
-
     @cached_property
     def steps(self) -> list[tuple[float, int]]:
         """Edges at which the code rises, each once, and by how much."""
@@ -136,14 +131,20 @@ def _affine_codes(function: Staircase) -> tuple[tuple[int, ...], float, int] | N
 
 
 def _rounding(levels: np.ndarray, beta: float) -> Rounding | None:
-    """Return how to round to evenly spaced levels, or None if uint8 has no such zero point."""
+    """Return how to round to evenly spaced levels, or None if uint8 has no such zero point.
+
+    Where 0 lies halfway between two levels, x = 0 belongs to the upper one, and is frequent: with a
+    shift downwards it is rounded there, to even.
+    """
     step = (levels[-1] - levels[0]) / (len(levels) - 1)
     offset = -levels[0] / step
     zero_point = int(np.floor(offset + _SMALL))
     if not 0 <= zero_point <= _LARGEST:
         return None
     share = offset - zero_point
-    shift = share * step / beta if share > _SMALL else 0.0
+    if share > _SMALL and zero_point < _LARGEST:
+        zero_point, share = zero_point + 1, share - 1
+    shift = share * step / beta if abs(share) > _SMALL else 0.0
     return Rounding(float(step / beta), zero_point, float(shift))
 
 

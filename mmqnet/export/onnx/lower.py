@@ -7,7 +7,7 @@ import numpy as np
 import onnx_ir as ir
 
 from mmqnet.export.onnx import graph as graphs
-from mmqnet.export.onnx.activations import Functions, is_codes
+from mmqnet.export.onnx.activations import Functions, is_codes, quantizer_of
 from mmqnet.export.onnx.bias import add_to_bias
 from mmqnet.export.onnx.functions import CodeFunction, Rounding
 from mmqnet.export.onnx.graph import add_constant, add_node
@@ -27,8 +27,8 @@ def form_of(function: CodeFunction, thresholds: str) -> str:
     return 'chain' if len(function.steps) < MANY_STEPS else 'tree'
 
 
-def lower(graph: ir.Graph, functions: Functions, thresholds: str) -> None:
-    """Write all ``Codes`` nodes in ONNX.
+def lower(graph: ir.Graph, functions: Functions, thresholds: str) -> dict[str, CodeFunction]:
+    """Write all ``Codes`` nodes in ONNX, and return the functions that are written by quantizer.
 
     Args:
         graph: The graph.
@@ -36,12 +36,15 @@ def lower(graph: ir.Graph, functions: Functions, thresholds: str) -> None:
         thresholds: ``'exact'``, or ``'grid'``: thresholds that are not halfway between evenly
             spaced levels are moved to a grid of 8 bits, which a layer in integers can end with.
     """
+    written = dict(functions.by_name)  # one that has been merged into another has no node
     write = dict(rounding=_rounded, chain=_chain_of_edges, tree=_tree, grid=_on_grid)
     for node in [node for node in graph if is_codes(node)]:
         function = functions.of(node)
         codes = write[form_of(function, thresholds)](node, function)
         graphs.replace(node.outputs[0], codes)
         graph.remove(node, safe=True)
+        written[quantizer_of(node)] = function
+    return written
 
 
 def _quantize(node: ir.Node, x: ir.Value | None, rounding: Rounding) -> ir.Value:

@@ -1,6 +1,9 @@
 """Writing an ONNX file: checked, atomically, with external data where it is too large."""
 
+import hashlib
+import re
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 import onnx
@@ -16,7 +19,8 @@ def save(model: ir.Model, path: str | Path) -> Path | None:
     """Write a model that ``onnx.checker`` accepts; the files are complete or as they were.
 
     Returns:
-        Path or None: The file with the weights, ``NAME.data``, where one file would be too large.
+        Path or None: The file with the weights, ``NAME.DIGEST.data``, where one file would be too
+        large. Those of former exports to the same path are deleted.
 
     Raises:
         ValueError: If the checker refuses the model.
@@ -29,7 +33,8 @@ def save(model: ir.Model, path: str | Path) -> Path | None:
             ir.save(model, part)
             _check(part)
         return None
-    data = path.with_name(f'{path.name}.data')
+    # by its content: the former file and its data stay a pair until the new one replaces both
+    data = path.with_name(f'{path.name}.{_digest(values)}.data')
     folder = path.with_name(f'.{path.name}.parts')  # the model names its data file, relatively
     folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -44,7 +49,19 @@ def save(model: ir.Model, path: str | Path) -> Path | None:
         (folder / path.name).replace(path)
     finally:
         shutil.rmtree(folder)
+    own = re.compile(rf'{re.escape(path.name)}\.[0-9a-f]{{8}}\.data')
+    for former in path.parent.iterdir():
+        if former != data and own.fullmatch(former.name):
+            former.unlink()
     return data
+
+
+def _digest(tensors: Iterable[ir.TensorProtocol | None]) -> str:
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        if tensor is not None:
+            digest.update(tensor.tobytes())
+    return digest.hexdigest()[:8]
 
 
 def _check(path: Path) -> None:

@@ -27,6 +27,9 @@ def evaluate_exported(config: Config, path: str, backend: str) -> None:
         backend: ``'onnxruntime'``, ``'openvino'``, ``'litert'`` or ``'executorch'``. Of detectors
             the latter two run what was exported with ``--raw``; boxes are decoded by MMDetection.
 
+    Raises:
+        ValueError: If there is no such backend, or it cannot run detectors of two stages.
+
     Example:
         >>> config = Config(dict(default_scope='mmdet', model=dict(type='SingleStageDetector'),
         ...                      custom_hooks=[dict(type='EMAHook')]))
@@ -40,6 +43,11 @@ def evaluate_exported(config: Config, path: str, backend: str) -> None:
     if is_classifier:
         kind = 'ExportedClassifier'
     elif backend in _WITHOUT_NMS:
+        if 'bbox_head' not in model:
+            raise ValueError(
+                f'`--backend {backend}` has no NMS and takes one-stage detectors, but `model.type` '
+                f'is {model.type!r}: export it to ONNX'
+            )
         kind, head = 'ExportedRawDetector', {key: model[key] for key in ('bbox_head', 'test_cfg')}
     config.model = ConfigDict(type=f'mmqnet.{kind}', path=path, backend=backend, **head)
     config.pop('data_preprocessor', None)  # it is in the file
