@@ -117,7 +117,7 @@ def _pairs(results: AblationResults) -> str:
 def _order(better: Summary, worse: Summary) -> str:
     """Compare the order with the paper's; one standard deviation (the larger) decides nothing."""
     if better.is_close(worse):
-        return 'within the spread'
+        return 'undecided'
     holds = better.mean > worse.mean
     if 1 in (len(better.scores), len(worse.scores)):
         return "the paper's, one seed" if holds else 'the other way, one seed'
@@ -143,7 +143,7 @@ def _closes(first: Summary, last: Summary) -> str:
     """Say whether a gap became smaller, of either sign."""
     before, after = (Summary(tuple(map(abs, gap.scores))) for gap in (first, last))
     if before.is_close(after):
-        return 'within the spread'
+        return 'undecided'
     return 'yes' if after.mean < before.mean else 'no'
 
 
