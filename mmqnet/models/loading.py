@@ -136,6 +136,6 @@ def _check_parameters(
     absent = [key for key in wanted if key in missing]
     if absent:
         raise ValueError(
-            f'{path!r} holds no {some_of(absent)} (of {len(wanted)} parameters): '
-            'is it of another model?'
+            f'{path!r} holds no {some_of(absent)} ({len(absent)} of {len(wanted)} parameters are '
+            'missing): is it of another model?'
         )

@@ -172,7 +172,7 @@ def test_classifier(ptq, classifier_config, tmp_path):
         ('quantized', '{q}', [], ValueError, r'is of a quantized model, which tools/test\.py ev'),
         ('float', '{f}', [], ValueError, r"`model\.type` should be 'mmqnet\.QuantizedModel'"),
         ('quantized', '{c}', [], ValueError, r'holds no `backbone\..*`.*is it of another model'),
-        ('quantized', '{h}', [], ValueError, r'holds no `bbox_head.* and 9 others \(of \d+ param'),
+        ('quantized', '{h}', [], ValueError, r'holds no `bbox_head\.\S+`, .* \(12 of \d+ param'),
         ('quantized', '{d}', [], ValueError, r'holds `backbone\.layer1\.2\S+`, for which'),
         ('quantized', 'no.pth', [], FileNotFoundError, r"checkpoint 'no\.pth' does not exist"),
         ('frozen', '{f}', ['--reestimate-bn'], ValueError, r'all 20 batch norm.* are frozen'),
