@@ -264,7 +264,7 @@ def check_options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> 
 
 def main(args: list[str] | None = None) -> None:
     parsed = parse_args(args)
-    choose_threads(parsed.launcher)
+    choose_threads()
     from mmqnet.command_line import check_checkpoint, load_config
 
     config = load_config(parsed, ('test_dataloader',) if parsed.verify else ())

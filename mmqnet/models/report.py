@@ -143,8 +143,7 @@ def describe_quantizer(config: QuantizerConfig | None, levels: Sequence[float] =
     if config is None:
         return 'float'
     levels = levels or config.levels
-    method = getattr(config.type, '__name__', config.type)
     text = f'{len(levels)}: {levels[0]:g}..{levels[-1]:g}'
-    if method != DEFAULT_TYPE:
-        text = f'{method}, {text}'
+    if config.type_name != DEFAULT_TYPE:
+        text = f'{config.type_name}, {text}'
     return f'{text}, shared' if config.is_shared else text

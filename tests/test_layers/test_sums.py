@@ -25,11 +25,11 @@ QUANTIZATION: dict[str, Any] = dict(
 X = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
 
-def backbone_of(kind='mmdet', **config):
+def backbone_of(kind='mmdet', quantization=QUANTIZATION, **config):
     if kind == 'mmpretrain':
-        model = build(quantized(classifier(**config), **QUANTIZATION), 'mmpretrain').backbone
+        model = build(quantized(classifier(**config), **quantization), 'mmpretrain').backbone
     else:
-        model = build(quantized(resnet(**config), **QUANTIZATION))
+        model = build(quantized(resnet(**config), **quantization))
     return with_branches(model)
 
 
@@ -76,8 +76,8 @@ def test_operands_of_residual_sums(kind, depth):
 
 @torch.no_grad()
 def test_the_identity_has_the_levels_of_sums_if_the_layers_input_is_its_own():
-    config = quantized(resnet(), **QUANTIZATION, quantize_identity=False)
-    backbone = calibrated(with_branches(build(config)), X)
+    settings = {**QUANTIZATION, 'quantize_identity': False}
+    backbone = calibrated(backbone_of(quantization=settings), X)
     backbone.eval()
     block, x = backbone.layer1[1], torch.rand(1, 8, 8, 8)
     assert len(block.input_quantizer.levels) == 256
@@ -140,11 +140,7 @@ def test_gradients_flow(config, mode):
 def test_gradients_in_evaluation(kind, method):
     """Class activation maps: blocks add in place to what the quantizers give."""
     settings = {**QUANTIZATION, 'sums': dict(levels='uint8', type=method)}
-    if kind == 'mmpretrain':
-        backbone = build(quantized(classifier(), **settings), 'mmpretrain').backbone
-    else:
-        backbone = build(quantized(resnet(), **settings))
-    backbone = calibrated(with_branches(backbone), X)
+    backbone = calibrated(backbone_of(kind, settings), X)
     backbone.eval()
     x = X.clone().requires_grad_()
     out = backbone(x)[-1]
@@ -157,8 +153,8 @@ def test_gradients_in_evaluation(kind, method):
 
 def test_frozen_stages_with_one_function_for_all():
     weight = dict(QUANTIZATION['weight'], granularity='model')
-    config = quantized(resnet(frozen_stages=1), **{**QUANTIZATION, 'weight': weight})
-    backbone = calibrated(with_branches(build(config)), X)
+    settings = {**QUANTIZATION, 'weight': weight}
+    backbone = calibrated(backbone_of(quantization=settings, frozen_stages=1), X)
     backbone.train()
     backbone(X)[-1].sum().backward()
     assert backbone.layer2[0].conv1.weight.grad.any()

@@ -41,6 +41,11 @@ class Row:
     gap: tuple[float, float] | None = None
 
     @property
+    def digest(self) -> str:
+        """Digest of the recipe."""
+        return recipe_digest(self.recipe)
+
+    @property
     def epochs(self) -> int:
         """Epochs of the training."""
         if self.gap:
@@ -84,13 +89,12 @@ class Run:
     @property
     def key(self) -> str:
         """Name in the results."""
-        return key_of(self.name, self.seed, recipe_digest(ROWS[self.name].recipe))
+        return key_of(self.name, self.seed, ROWS[self.name].digest)
 
     @property
     def fields(self) -> dict[str, Any]:
         """What a row of the results says of it."""
-        recipe = recipe_digest(ROWS[self.name].recipe)
-        return dict(row=self.name, seed=self.seed, recipe=recipe)
+        return dict(row=self.name, seed=self.seed, recipe=ROWS[self.name].digest)
 
     @property
     def epochs(self) -> int:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from ablation_plan import ROWS, key_of
-from comparison_configs import recipe_digest
 from comparison_results import Results, Summary
 from matplotlib.figure import Figure
 
@@ -89,8 +88,8 @@ class AblationResults(Results):
         return Curves(epochs, tuple(tuple(seed[e] for e in epochs) for seed in seeds))
 
     def _rows_of(self, name: str) -> list[dict[str, Any]]:
-        recipe = recipe_digest(ROWS[name].recipe)
-        return [row for row in self._rows if (row['row'], row['recipe']) == (name, recipe)]
+        recipe = ROWS[name].digest
+        return [row for row in self._rows if row['row'] == name and row['recipe'] == recipe]
 
 
 def tables(results: AblationResults) -> str:
