@@ -32,10 +32,14 @@ TARGETS = dict(litert=LiteRT, executorch=ExecuTorch)
 # Operators on floats: those of float layers, and what XNNPACK does not take.
 IN_FLOAT = dict(
     litert=dict(depthwise={'CONV_2D', 'SUM', 'MEAN', 'MUL', 'QUANTIZE', 'DEQUANTIZE'}),
-    executorch=dict(depthwise={'convolution', 'mean', 'hardtanh'}, joined={'upsample_nearest2d'}),
+    executorch=dict(
+        depthwise={'convolution', 'mean', 'hardtanh'},
+        joined={'upsample_nearest2d'},
+        requantized={'upsample_nearest2d'},
+    ),
 )
 # A bias is rounded to products of scales, which are large where inputs have few levels.
-LEAST_EQUAL = dict(few_bits=0.985)
+LEAST_EQUAL = dict(few_bits=0.985, requantized=0.985)
 
 
 @pytest.mark.parametrize('backend', TARGETS)

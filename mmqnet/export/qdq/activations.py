@@ -72,7 +72,7 @@ def write_activations(
             for layer in sources:
                 layer.multiply_output(torch.full_like(layer.scale, function.ratio))
             function = function.with_scale(function.value_scale)
-        value = _quantized(node, node.args[0], function)  # type: ignore[arg-type]
+        value = _quantized(node, node.args[0], function, codes)  # type: ignore[arg-type]
         found[name] = Quantized(function, value.name)
         node.replace_all_uses_with(value)
         graph.erase_node(node)
@@ -93,7 +93,7 @@ def _sources(x: object, layers: Mapping[Node, Layer]) -> list[Layer]:
     return [layer for part in found for layer in part] if all(found) else []
 
 
-def _quantized(before: Node, x: Node, function: Int8Function) -> Node:
+def _quantized(before: Node, x: Node, function: Int8Function, codes: bool) -> Node:
     """Insert the codes of a value and return what they stand for.
 
     The value is quantized in front of pools and of what else commutes with it, too, so that all of
@@ -102,8 +102,12 @@ def _quantized(before: Node, x: Node, function: Int8Function) -> Node:
     clipped = is_call(x, aten.relu.default) and is_call(x.args[0], *CHOICES)
     if (clipped or is_call(x, *CHOICES)) and graphs.only_user(x) is not None:
         for source in dict.fromkeys(graphs.inputs_of(x)):
-            x.replace_input_with(source, _quantized(x, source, function))
-    elif function.starts_at_zero and function.low > LOWEST and not is_call(x, *CLIPS[:2]):
+            x.replace_input_with(source, _quantized(x, source, function, codes))
+        return _pair(before, x, function)
+    if is_call(x, DEQUANTIZE):  # LiteRT's converter takes no codes of codes, and merges products
+        others = sum(is_call(user, aten.mul.Tensor) for user in x.users)
+        x = _product(before, x, 1 + others * _ALMOST, codes)
+    if function.starts_at_zero and function.low > LOWEST and not is_call(x, *CLIPS[:2]):
         x = _like(x, add_call(before, aten.relu.default, x))
     elif function.low > LOWEST and not function.starts_at_zero:
         least = function.scale * (function.low - function.zero_point)
@@ -152,6 +156,12 @@ def _multiplied(before: Node, value: Node, factor: float, codes: bool) -> Node:
         codes: Whether the constant is an int8 code; otherwise a float that is quantized exactly.
     """
     scale, zero_point = value.args[1:3]
+    product = _product(before, value, factor, codes)
+    scale = scale * factor  # type: ignore[operator]
+    return _pair(before, product, Int8Function(scale, scale, zero_point, LOWEST))  # type: ignore[arg-type]
+
+
+def _product(before: Node, value: Node, factor: float, codes: bool) -> Node:
     shape, settings = (1,) * value.meta['val'].dim(), (0, LOWEST, HIGHEST, torch.int8)
     step = factor / HIGHEST
     if codes:
@@ -160,9 +170,7 @@ def _multiplied(before: Node, value: Node, factor: float, codes: bool) -> Node:
         constant_node = add_constant(before, 'ratio', torch.full(shape, factor))
         constant_node = add_call(before, QUANTIZE, constant_node, step, *settings)
     operand = add_call(before, DEQUANTIZE, constant_node, step, *settings)
-    product = _like(value, add_call(before, aten.mul.Tensor, value, operand))
-    scale = scale * factor  # type: ignore[operator]
-    return _pair(before, product, Int8Function(scale, scale, zero_point, LOWEST))  # type: ignore[arg-type]
+    return _like(value, add_call(before, aten.mul.Tensor, value, operand))
 
 
 def tell_sums_apart(graph: Graph, codes: bool) -> None:
