@@ -45,12 +45,12 @@ def test_first_seed_at_each_rate_and_others_at_the_best(plan, tmp_path):
     cell = plan.Cell('u', '2/2')
     to_do = plan.MethodsPlan([cell], [7, 8, 9])
     runs = to_do.missing(results.scores())
-    assert [(run.seed, run.rate) for run in runs] == [(7, rate) for rate in plan.RATES]
+    assert [(run.seed, run.rate) for run in runs] == [(7, rate) for rate in plan.RATES[4]]
     assert to_do.left(results.scores()) == [cell.epochs] * to_do.total == [4] * 5
     for run, score in zip(runs, (0.5, 0.7, 0.6), strict=True):
         results.add(run, found(1 - score, validation=score))
     runs = to_do.missing(results.scores())
-    assert [(run.seed, run.rate) for run in runs] == [(8, plan.RATES[1]), (9, plan.RATES[1])]
+    assert [(run.seed, run.rate) for run in runs] == [(8, plan.RATES[4][1]), (9, plan.RATES[4][1])]
     assert to_do.left(results.scores()) == [4, 4]
     for run in runs:
         results.add(run, found(0.71))
@@ -59,9 +59,18 @@ def test_first_seed_at_each_rate_and_others_at_the_best(plan, tmp_path):
 
 
 def test_the_lowest_of_equal_rates_is_taken(plan):
-    cell = plan.Cell('u', '2/2')
-    scores = {plan.Run(cell, 0, rate).key: 0.7 for rate in plan.RATES}
-    assert plan.best_rate(cell, scores, 0, sorted(plan.RATES, reverse=True)) == min(plan.RATES)
+    cell, rates = plan.Cell('u', '2/2'), plan.RATES[4]
+    scores = {plan.Run(cell, 0, rate).key: 0.7 for rate in rates}
+    assert plan.best_rate(cell, scores, 0, sorted(rates, reverse=True)) == min(rates)
+
+
+def test_rates_go_with_the_epochs(plan):
+    for bits, rates in (('4/4', plan.RATES[2]), ('2/2', plan.RATES[4])):
+        cell = plan.Cell('u', bits)
+        scores = {plan.Run(cell, 0, rate).key: rate for rate in rates[:-1]}
+        assert plan.best_rate(cell, scores, 0, None) is None
+        scores[plan.Run(cell, 0, rates[-1]).key] = 0.5
+        assert plan.best_rate(cell, scores, 0, None) == rates[-1]
 
 
 def test_the_first_seed_of_the_command_decides_the_rate(plan, tmp_path):
@@ -73,7 +82,7 @@ def test_the_first_seed_of_the_command_decides_the_rate(plan, tmp_path):
         to_do = plan.MethodsPlan([cell], seeds)
         while runs := to_do.missing(results.scores()):
             for run in runs:
-                results.add(run, found(0.6 if run.rate == plan.RATES[best] else 0.5))
+                results.add(run, found(0.6 if run.rate == plan.RATES[4][best] else 0.5))
         assert sorted(results.summary(cell).scores) == scores
 
 
@@ -93,13 +102,13 @@ def test_the_rates_that_are_asked_for(plan, tmp_path):
 
 def test_a_recipe_that_has_changed_is_trained_anew(plan, results, tmp_path):
     cell, row = plan.Cell('u', '2/2'), dict(method='u', bits='2/2', seed=0, epochs=4, minutes=1.0)
-    rows = [dict(row, rate=rate, mAP=0.9, recipe='0badcafe') for rate in plan.RATES]
+    rows = [dict(row, rate=rate, mAP=0.9, recipe='0badcafe') for rate in plan.RATES[4]]
     content = dict(conditions=CONDITIONS, runs=rows)
     (tmp_path / 'methods.json').write_text(json.dumps(content))
     results = type(results)(tmp_path / 'methods.json', CONDITIONS)
     assert results.summary(cell) is None
     runs = plan.MethodsPlan([cell], [0]).missing(results.scores())
-    assert [run.rate for run in runs] == list(plan.RATES)
+    assert [run.rate for run in runs] == list(plan.RATES[4])
     for run in runs:
         results.add(run, found(0.5))
     assert results.summary(cell).scores == (0.5,)
@@ -122,7 +131,7 @@ def test_methods_take_turns_at_each_rate(plan):
     assert [(run.cell.bits, run.rate, run.cell.method) for run in runs] == [
         (bits, rate, method)
         for bits in ('2/2', '4/4')
-        for rate in plan.RATES
+        for rate in plan.RATES[plan.EPOCHS[bits]]
         for method in ('u', 'LSQ')
     ]
 
@@ -307,7 +316,7 @@ def test_interrupted_trainings_do_not_count_for_the_time_left(plan, results):
 def test_table_marks_the_first_and_what_is_within_its_spread(plan, results):
     from methods_report import draw, table
 
-    best = plan.RATES[0]
+    best = plan.RATES[4][0]
     scores = {
         ('float', '4 epochs'): (0.7, 0.7, 0.7),
         ('u', '2/2'): (0.63, 0.64, 0.65),
@@ -316,7 +325,7 @@ def test_table_marks_the_first_and_what_is_within_its_spread(plan, results):
         ('u distilled', '2/2'): (0.66, 0.66, 0.66),
     }
     for (method, bits), of_seeds in scores.items():
-        for rate in plan.RATES:
+        for rate in plan.RATES[4]:
             run = plan.Run(plan.Cell(method, bits), 0, rate)
             results.add(run, found(of_seeds[0] - (rate - best)))
         for seed in (1, 2):
@@ -345,7 +354,7 @@ def test_an_interrupted_comparison_goes_on(plan, start, tmp_path):
     start.cfg_options.append('default_hooks.batch_norm.num_samples=16')
     out_dir, cell = tmp_path / 'out', plan.Cell('TWN', '2/32')
     kept = MethodResults(out_dir / 'methods.json', describe(start, plan.SPLITS))
-    for rate in plan.RATES[1:]:
+    for rate in plan.RATES[2][1:]:
         kept.add(plan.Run(cell, 0, rate), found(0.5))
     command = [sys.executable, '-W', 'ignore', str(ROOT / 'tools/benchmarks/methods.py')]
     command += ['--methods', 'TWN', '--bits', '2/32', '--seeds', '0', '--out-dir', str(out_dir)]

@@ -14,7 +14,7 @@ import sys
 
 from comparison import Report, add_arguments, compare, learning_rate, parse
 from comparison_results import describe
-from methods_plan import EPOCHS, FLOAT, METHODS, RATES, SPLITS, MethodsPlan, cells_of
+from methods_plan import EPOCHS, FLOAT, METHODS, SPLITS, MethodsPlan, cells_of
 from methods_report import MethodResults, draw, table
 
 
@@ -23,7 +23,10 @@ def parse_args() -> argparse.Namespace:
     names = [FLOAT, *METHODS]
     parser.add_argument('--methods', nargs='+', choices=names, default=names)
     parser.add_argument(
-        '--rates', nargs='+', type=learning_rate, default=RATES, help='of the first seed'
+        '--rates',
+        nargs='+',
+        type=learning_rate,
+        help='of the first seed (0.001, 0.002 and 0.004; with four epochs twice as high)',
     )
     parser.add_argument('--bits', nargs='+', choices=EPOCHS, default=list(EPOCHS))
     add_arguments(parser, out_dir='work_dirs/methods')

@@ -25,7 +25,8 @@ EPOCHS = {
     '1/2': 4,
     '1/32': 4,
 }
-RATES = (1e-3, 2e-3, 4e-3)
+# Of the first seed, by the epochs: a longer training takes a higher rate.
+RATES = {2: (1e-3, 2e-3, 4e-3), 4: (2e-3, 4e-3, 8e-3)}
 SPLITS = ('train', 'val', 'test')
 FLOAT = 'float'
 DISTILLED = 'u distilled'
@@ -124,10 +125,12 @@ class MethodsPlan:
     Args:
         cells: What to fill.
         seeds: One or more.
-        rates: One or more.
+        rates: One or more. Default: None, those of ``RATES``.
     """
 
-    def __init__(self, cells: list[Cell], seeds: list[int], rates: Sequence[float] = RATES) -> None:
+    def __init__(
+        self, cells: list[Cell], seeds: list[int], rates: Sequence[float] | None = None
+    ) -> None:
         self._cells = cells
         self._seeds = seeds
         self._rates = rates
@@ -135,7 +138,7 @@ class MethodsPlan:
     @property
     def total(self) -> int:
         """How many trainings the whole comparison has."""
-        return len(self._cells) * self._each
+        return sum(map(self._number, self._cells))
 
     def missing(self, scores: Mapping[str, float]) -> list[Run]:
         """Return the trainings to start next, in order."""
@@ -150,17 +153,17 @@ class MethodsPlan:
         left = []
         for cell in self._cells:
             done = sum(run.key in scores for run in self._runs_of([cell], scores))
-            left += [cell.epochs] * (self._each - done)
+            left += [cell.epochs] * (self._number(cell) - done)
         return left
 
-    @property
-    def _each(self) -> int:
-        return len(self._rates) + len(self._seeds) - 1
+    def _number(self, cell: Cell) -> int:
+        return len(rates_of(cell, self._rates)) + len(self._seeds) - 1
 
     def _runs_of(self, cells: list[Cell], scores: Mapping[str, float]) -> Iterator[Run]:
         first, *others = self._seeds
-        for rate in self._rates:
-            yield from (Run(cell, first, rate) for cell in cells)
+        tried = {cell: rates_of(cell, self._rates) for cell in cells}
+        for rate in sorted({rate for rates in tried.values() for rate in rates}):
+            yield from (Run(cell, first, rate) for cell in cells if rate in tried[cell])
         for seed in others:
             for cell in cells:
                 rate = best_rate(cell, scores, first, self._rates)
@@ -180,14 +183,26 @@ def cells_of(methods: list[str], bits: list[str]) -> list[Cell]:
     return list(cells)
 
 
+def rates_of(cell: Cell, rates: Sequence[float] | None) -> Sequence[float]:
+    """Return the rates of a cell's first seed: those given, else those of its epochs."""
+    return RATES[cell.epochs] if rates is None else rates
+
+
 def best_rate(
-    cell: Cell, scores: Mapping[str, float], seed: int, rates: Sequence[float]
+    cell: Cell, scores: Mapping[str, float], seed: int, rates: Sequence[float] | None
 ) -> float | None:
     """Return the rate of the highest mAP at one seed, or None while a rate has none.
 
     Of several, it is the lowest.
+
+    Args:
+        cell: Method and bits.
+        scores: mAP of finished trainings.
+        seed: The first one.
+        rates: Its rates; None: those of ``RATES``.
     """
-    found = {rate: scores.get(Run(cell, seed, rate).key) for rate in rates}
+    tried = rates_of(cell, rates)
+    found = {rate: scores.get(Run(cell, seed, rate).key) for rate in tried}
     if any(score is None for score in found.values()):
         return None
-    return max(sorted(rates), key=lambda rate: found[rate] or 0.0)
+    return max(sorted(tried), key=lambda rate: found[rate] or 0.0)

@@ -7,7 +7,7 @@ from typing import Any
 from comparison_configs import recipe_digest
 from comparison_results import Results, Summary
 from matplotlib.figure import Figure
-from methods_plan import DISTILLED, EPOCHS, FLOAT, METHODS, RATES, Cell, best_rate, key_of
+from methods_plan import DISTILLED, EPOCHS, FLOAT, METHODS, Cell, best_rate, key_of
 
 from mmqnet.visualization.style import new_figure, tidy
 
@@ -22,7 +22,7 @@ class MethodResults(Results):
         path: The json file.
         conditions: What makes results comparable.
         seed: The one that is trained at each rate.
-        rates: Of that seed.
+        rates: Of that seed. Default: None, those of ``methods_plan.RATES``.
 
     Raises:
         ValueError: As of the base.
@@ -33,7 +33,7 @@ class MethodResults(Results):
         path: Path,
         conditions: dict[str, Any],
         seed: int = 0,
-        rates: Sequence[float] = RATES,
+        rates: Sequence[float] | None = None,
     ) -> None:
         super().__init__(path, conditions)
         self._seed = seed
