@@ -1,3 +1,3 @@
-# Binary weights with a scale for each output channel, 2-bit activations, at the nearest level
+# Binary weights, 2-bit activations, at the nearest level
 _base_ = './w2-a2u.py'
 quantization = dict(weight=dict(levels='binary'))
