@@ -14,7 +14,7 @@ import sys
 
 from comparison import Report, add_arguments, compare, learning_rate, parse
 from comparison_results import describe
-from methods_plan import EPOCHS, FLOAT, METHODS, SPLITS, MethodsPlan, cells_of
+from methods_plan import EPOCHS, FLOAT, METHODS, RATES, SPLITS, MethodsPlan, cells_of
 from methods_report import MethodResults, draw, table
 
 
@@ -26,7 +26,7 @@ def parse_args() -> argparse.Namespace:
         '--rates',
         nargs='+',
         type=learning_rate,
-        help='of the first seed (0.001, 0.002 and 0.004; with four epochs twice as high)',
+        help=f'of the first seed (by the epochs: {RATES})',
     )
     parser.add_argument('--bits', nargs='+', choices=EPOCHS, default=list(EPOCHS))
     add_arguments(parser, out_dir='work_dirs/methods')

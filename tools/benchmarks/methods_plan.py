@@ -161,9 +161,8 @@ class MethodsPlan:
 
     def _runs_of(self, cells: list[Cell], scores: Mapping[str, float]) -> Iterator[Run]:
         first, *others = self._seeds
-        tried = {cell: rates_of(cell, self._rates) for cell in cells}
-        for rate in sorted({rate for rates in tried.values() for rate in rates}):
-            yield from (Run(cell, first, rate) for cell in cells if rate in tried[cell])
+        for rate in rates_of(cells[0], self._rates):  # the same of all: they have the same bits
+            yield from (Run(cell, first, rate) for cell in cells)
         for seed in others:
             for cell in cells:
                 rate = best_rate(cell, scores, first, self._rates)

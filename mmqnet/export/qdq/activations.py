@@ -162,6 +162,7 @@ def _multiplied(before: Node, value: Node, factor: float, codes: bool) -> Node:
 
 
 def _product(before: Node, value: Node, factor: float, codes: bool) -> Node:
+    """Insert a product that is not quantized yet, with arguments as of ``_multiplied``."""
     shape, settings = (1,) * value.meta['val'].dim(), (0, LOWEST, HIGHEST, torch.int8)
     step = factor / HIGHEST
     if codes:
