@@ -124,3 +124,6 @@ def main() -> None:
 if __name__ == '__main__':
     with one_line_errors():
         main()
+        from mmqnet.command_line import leave_processes
+
+        leave_processes()

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from mmqnet.command_line.checkpoints import check_checkpoint, load_float, resume
     from mmqnet.command_line.configs import load_config, use_mixed_precision
     from mmqnet.command_line.model_checks import check_hooks
+    from mmqnet.command_line.processes import leave_processes
     from mmqnet.command_line.runners import build_runner
     from mmqnet.command_line.threads import choose_threads
     from mmqnet.command_line.training import train
@@ -31,6 +32,7 @@ __all__ = [
     'check_checkpoint',
     'check_hooks',
     'choose_threads',
+    'leave_processes',
     'load_config',
     'load_float',
     'log_hints',
@@ -49,6 +51,7 @@ _MODULES = dict(
     check_checkpoint='mmqnet.command_line.checkpoints',
     check_hooks='mmqnet.command_line.model_checks',
     choose_threads='mmqnet.command_line.threads',
+    leave_processes='mmqnet.command_line.processes',
     load_config='mmqnet.command_line.configs',
     load_float='mmqnet.command_line.checkpoints',
     log_hints='mmqnet.command_line.training_hints',

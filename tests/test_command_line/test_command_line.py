@@ -12,7 +12,6 @@ from mmengine.runner import save_checkpoint
 
 from mmqnet.command_line import (
     add_arguments,
-    build_runner,
     check_checkpoint,
     load_config,
     resume,
@@ -76,26 +75,6 @@ def test_loaders_of_mmpretrain_are_completed(tmp_path):
     config = load_config(parse(path, '--cfg-options', *options), ())
     assert config.val_dataloader.persistent_workers is False
     assert config.test_dataloader.persistent_workers is False
-
-
-@pytest.mark.parametrize(
-    ('backend', 'wrapper', 'got'),
-    [
-        ('nccl', dict(device_ids=None), r"got 'nccl' and \{'device_ids': None\}"),
-        ('gloo', None, "got 'gloo' and None"),
-        ('gloo', dict(device_ids=[0]), r"got 'gloo' and \{'device_ids': \[0\]\}"),
-    ],
-)
-def test_processes_without_gpus_need_gloo_and_no_devices(backend, wrapper, got, tmp_path):
-    if get_device() != 'cpu':
-        pytest.skip('there is a GPU')
-    environment = dict(dist_cfg=dict(backend=backend))
-    config = Config(dict(launcher='pytorch', work_dir=str(tmp_path), env_cfg=environment))
-    if wrapper:
-        config.model_wrapper_cfg = wrapper
-    message = rf"`env_cfg\.dist_cfg\.backend` should be 'gloo' .*`model_wrapper_cfg` .*{got}"
-    with pytest.raises(ValueError, match=message):
-        build_runner(config)
 
 
 class TestMixedPrecision:
