@@ -49,7 +49,7 @@ class Torch(Target):
         return lambda inputs: made(*inputs)
 
 
-@pytest.mark.parametrize(('name', 'codes'), zip(CASES, itertools.cycle([False, True])))
+@pytest.mark.parametrize(('name', 'codes'), list(zip(CASES, itertools.cycle([False, True]))))
 def test_codes_are_those_of_the_model(name, codes):
     model, x = network(name)
     made = quantized_network(model, [x], codes=codes)
@@ -159,6 +159,24 @@ def test_a_normalization_of_another_dimension_stays(outputs):
     model[0].bias = None
     with torch.no_grad():
         nn.init.normal_(model[1].running_mean)
+    calibrate(model.eval(), [x], model)
+    made = quantized_network(model.eval(), [x])
+    torch.testing.assert_close(made.module(x)[0], model(x), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize('parameter', ['weight', 'bias'])
+def test_a_normalization_with_a_computed_parameter_stays(parameter):
+    class Scaled(nn.BatchNorm2d):
+        def forward(self, x):
+            parameters = dict(weight=self.weight, bias=self.bias)
+            parameters[parameter] = 1.5 * parameters[parameter]
+            return nn.functional.batch_norm(x, self.running_mean, self.running_var, **parameters)
+
+    torch.manual_seed(0)
+    model, x = nn.Sequential(conv(8, 4), Scaled(4)), torch.randn(2, 8, 6, 6)
+    with torch.no_grad():
+        model[1].weight.uniform_(0.5, 2)
+        model[1].bias.normal_()
     calibrate(model.eval(), [x], model)
     made = quantized_network(model.eval(), [x])
     torch.testing.assert_close(made.module(x)[0], model(x), rtol=1e-4, atol=1e-4)

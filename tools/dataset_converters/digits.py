@@ -190,7 +190,8 @@ def convert(
     if not (make_all or make_test):
         return False
     out_dir.parent.mkdir(parents=True, exist_ok=True)
-    photographs = {split: load_photographs(split) for split in ('train', 'val')}
+    sources = ('train', 'val') if make_all else (source_of('test'),)
+    photographs = {split: load_photographs(split) for split in sources}
     digits = load_digits()
 
     def write(folder: Path, split: str, number: int) -> None:

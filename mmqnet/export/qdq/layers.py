@@ -118,9 +118,12 @@ def _fold_norm(layer: Layer) -> None:
         return
     if layer.node.meta['val'].dim() != layer.along_channels(layer.scale).dim():
         return  # of a linear layer, whose channels come last; those of a normalization are second
+    arrays = [constant(argument) for argument in norm.args[1:5]]
+    if any(a is None and b is not None for a, b in zip(arrays, norm.args[1:5], strict=True)):
+        return  # it is computed
     gamma, beta, mean, variance = (
         torch.full_like(layer.bias, default) if array is None else array.double()
-        for array, default in zip(map(constant, norm.args[1:5]), (1, 0, 0, 1), strict=True)
+        for array, default in zip(arrays, (1, 0, 0, 1), strict=True)
     )
     epsilon = float(norm.args[6])  # type: ignore[arg-type]
     factors, bias = normalized(layer.bias, gamma, beta, mean, variance, epsilon)
