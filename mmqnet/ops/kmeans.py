@@ -139,15 +139,16 @@ class _Sorted:
     def _program(self, begins: Tensor, k: int) -> Tensor:
         """Means of the best k intervals that begin at ``begins``, by dynamic programming."""
         ends = torch.cat((begins[1:], begins.new_full((1,), len(self.values))))
-        count = ends[None, :] - begins[:, None]
-        total = self.sums[ends][None, :] - self.sums[begins][:, None]
-        error = self.squares[ends][None, :] - self.squares[begins][:, None] - total.square() / count
-        error = error.clamp_(min=0).masked_fill_(
-            count <= 0, float('inf')
-        )  # (from, to), both included
-        best, choices = error[0], []
+        # (to, from), both included: the minimum is over the last dimension, which lies together
+        count = ends.double()[:, None] - begins.double()
+        total = self.sums[ends][:, None] - self.sums[begins]
+        error = self.squares[ends][:, None] - self.squares[begins]
+        error.sub_(total.square_().div_(count)).clamp_(min=0)
+        error.masked_fill_(count <= 0, float('inf'))
+        best, choices = error[:, 0].contiguous(), []
+        later, sums = error[:, 1:], total[:, 1:]  # new memory would take longer than all else
         for _ in range(k - 1):
-            best, choice = (best[:-1, None] + error[1:]).min(0)
+            best, choice = torch.add(later, best[:-1], out=sums).min(1)
             choices.append(choice + 1)
         last, bounds = len(begins), [len(self.values)]
         for choice in reversed(choices):
