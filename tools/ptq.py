@@ -36,9 +36,10 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument(
         '--match-outputs',
-        action='store_true',
+        action=argparse.BooleanOptionalAction,
         help='scale the weights of layers with a bias, and move the bias, so that their outputs '
-        'are as near as possible to those in float; for models without batch normalization',
+        'are as near as possible to those in float; for models without batch normalization '
+        "(default: what the config's CalibrationHook says)",
     )
     parser.add_argument(
         '--reestimate-bn',
@@ -64,6 +65,14 @@ def check_config(config: Config, path: str) -> None:
                 f'`{key}` should be in {path!r}: `train_dataloader` gives the samples that '
                 'calibrate the model, the others test it'
             )
+
+
+def output_path(args: argparse.Namespace, config: Config) -> str:
+    """Return the path of the new checkpoint, which must not replace the float one."""
+    path = Path(args.out or Path(config.work_dir, 'ptq.pth'))
+    if path.exists() and path.samefile(args.checkpoint):
+        raise ValueError(f'--out should be another file than the float checkpoint {str(path)!r}')
+    return str(path)
 
 
 def save(runner: Runner, dataset: Any, path: str) -> None:
@@ -100,6 +109,11 @@ def main() -> None:
     config = load_config(args, ('train_dataloader', 'test_dataloader'))
     check_config(config, args.config)
     check_checkpoint(args.checkpoint)
+    out = output_path(args, config)
+    hook = config.get('default_hooks', {}).get('calibration') or {}
+    if args.match_outputs is None:
+        args.match_outputs = hook.get('match_outputs', False)
+    seed = hook.get('seed', 0)
     config.update(load_from=None, resume=False)
     runner = build_runner(config)
     model = unwrap(runner.model)
@@ -110,14 +124,14 @@ def main() -> None:
     with safe_loading(args.trust_checkpoint):
         load_float(model, args.config, args.checkpoint)
     train = runner.build_dataloader(config.train_dataloader, seed=runner.seed)
-    done = calibrate_on_samples(model, train, args.num_samples)
+    done = calibrate_on_samples(model, train, args.num_samples, seed)
     runner.logger.info(f'Calibrated {len(done)} quantizers')
     if args.match_outputs:
-        match_on_samples(model, train, done, args.num_samples)
+        match_on_samples(model, train, done, args.num_samples, seed)
     if args.reestimate_bn:
         reestimate_on_samples(model, train, args.reestimate_bn)
     if is_main_process():
-        save(runner, train.dataset, args.out or str(Path(config.work_dir, 'ptq.pth')))
+        save(runner, train.dataset, out)
     runner.test()
 
 

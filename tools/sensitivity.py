@@ -149,12 +149,14 @@ def measure(args: argparse.Namespace, config: Config, out: Path) -> sensitivity.
         load_float(model, args.config, args.checkpoint)
     train = runner.build_dataloader(config.train_dataloader, seed=args.seed)
     data = train if args.direct in (None, 'loss') else runner.val_dataloader
+    loaders = filter(None, map(config.get, ('train_dataloader', 'val_dataloader')))
     settings = dict(
         method='direct' if args.direct else 'fast',
         measure=args.direct or 'loss',
         num_samples=min(args.num_samples, len(data.dataset)),
         calibration_samples=args.calibration_samples,
         seed=args.seed,
+        data=[sensitivity.as_text(loader.dataset.to_dict()) for loader in loaders],
     )
     choices = sensitivity.parse_choices(args.choices)
     quantization = config.model.quantization.to_dict()

@@ -3,6 +3,7 @@
 from mmqnet.calibration.batch_norm import learning_batch_norms, reestimate_batch_norm
 from mmqnet.calibration.calibrate import (
     calibrate,
+    check_same_on_processes,
     collect_samples,
     pending_quantizers,
 )
@@ -28,6 +29,7 @@ __all__ = [
     'batch_size_of',
     'calibrate',
     'calibrate_on_samples',
+    'check_same_on_processes',
     'collect_on_samples',
     'collect_samples',
     'learning_batch_norms',

@@ -1,7 +1,7 @@
 """Batch statistics that fit the hard quantization functions."""
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmqnet.calibration.modes import modes_kept
+from mmqnet.calibration.processes import together
 
 _STATISTICS = ('running_mean', 'running_var')
 _COUNT = 'num_batches_tracked'
@@ -32,7 +33,8 @@ def reestimate_batch_norm(
 
     Frozen batch normalization (``norm_eval``, ``frozen_stages``) and what no batch reaches keep
     their statistics, and nothing else of the model changes. On several processes, each of which
-    brings batches of its own, all end with the average over all of them.
+    brings batches of its own, all end with the average over all of them; if one fails, all fail,
+    with SyncBN after a timeout.
 
     Args:
         model: Any model, calibrated.
@@ -52,7 +54,7 @@ def reestimate_batch_norm(
     before = {name: _copies(norm) for name, norm in norms.items()}
     reached: list[str] = []
     try:
-        with _collecting(model, norms.values()):
+        with _failing_together(norms.values()), _collecting(model, norms.values()):
             for batch in progress_bar(batches):
                 forward(batch)
         if is_distributed():
@@ -109,6 +111,12 @@ def _batch_norms(model: nn.Module) -> dict[str, nn.Module]:
         for name, module in model.named_modules()
         if isinstance(getattr(module, 'running_mean', None), Tensor)
     }
+
+
+def _failing_together(norms: Iterable[_BatchNorm]) -> AbstractContextManager[None]:
+    if any(isinstance(norm, nn.SyncBatchNorm) for norm in norms):
+        return nullcontext()  # their forward passes communicate
+    return together('the re-estimation of batch statistics')
 
 
 @contextmanager

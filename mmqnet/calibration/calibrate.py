@@ -81,8 +81,10 @@ def collect_samples(
     Raises:
         ValueError: If weights or activations are not finite, the model has not called a layer
             with quantizers, or an input was empty in all batches.
+        RuntimeError: If other processes have other quantizers to calibrate.
     """
     pending = pending_quantizers(model)
+    check_same_on_processes(pending)
     if not pending:
         return {}
     weights = {n: layers for n, layers in _weights_to_quantize(model).items() if n in pending}
@@ -92,7 +94,7 @@ def collect_samples(
         with _observed(model, pending, inputs) as (collectors, called):
             for batch in progress_bar(batches if inputs else itertools.islice(batches, 1)):
                 forward(batch)
-    collectors, called = _merge_processes(list(pending), collectors, called)
+    collectors, called = _merge_processes(collectors, called)
     _check_called(model, called)
     samples.update((n, _input_sample(n, inputs[n], c)) for n, c in collectors.items())
     return samples
@@ -246,30 +248,37 @@ def _check_called(model: nn.Module, called: set[str]) -> None:
         )
 
 
-def _merge_processes(
-    names: list[str], collectors: dict[str, SampleCollector], called: set[str]
-) -> tuple[dict[str, SampleCollector], set[str]]:
-    """Put together what all processes have seen.
+def check_same_on_processes(pending: Iterable[str]) -> None:
+    """Check that all processes have the same quantizers to calibrate.
 
     Args:
-        names: Of all quantizers that are being calibrated.
-        collectors: Those of inputs, by name; some of ``names`` on every process.
-        called: Names of the layers that the model has called.
+        pending: Their names on this process.
 
     Raises:
-        RuntimeError: On all processes, if they calibrate different quantizers: they would wait for
-            each other without end.
+        RuntimeError: On all processes, if they differ: they would wait for each other without end.
     """
     if not is_distributed():
-        return collectors, called
-    found = all_gather_object((names, called))
-    of_processes = [set(of_process) for of_process, _ in found]
+        return
+    of_processes = [set(names) for names in all_gather_object(list(pending))]
     differing = sorted(set.union(*of_processes) - set.intersection(*of_processes))
     if differing:
         raise RuntimeError(
             f'only some of the processes are to calibrate {len(differing)} of the quantizers, '
             f'`{differing[0]}` first: all should have loaded the same checkpoint'
         )
+
+
+def _merge_processes(
+    collectors: dict[str, SampleCollector], called: set[str]
+) -> tuple[dict[str, SampleCollector], set[str]]:
+    """Put together what all processes have seen.
+
+    Args:
+        collectors: Those of inputs, by name, the same names on every process.
+        called: Names of the layers that the model has called.
+    """
+    if not is_distributed():
+        return collectors, called
     merged = {}
     # One by one: a collector holds up to 4 MiB, those of a whole model and of all processes GiB.
     # They are sent as they are: one that selects before merging has values of equal keys in another
@@ -278,7 +287,7 @@ def _merge_processes(
         merged[name], *others = all_gather_object(collector)
         for other in others:
             merged[name].merge(other)
-    return merged, set.union(*(of_process for _, of_process in found))
+    return merged, set.union(*all_gather_object(called))
 
 
 def broadcast_modules(modules: Iterable[nn.Module]) -> None:

@@ -28,6 +28,8 @@ _MAX_GAIN = 4.0
 # Heads read regions that the model proposes: in float and quantized these are different ones. With
 # 2-bit weights a layer deep in VGG16 has 0.33.
 _MIN_CORRELATION = 0.2
+# Of a mean square: less is what rounding leaves of a constant, not its variance.
+_ROUNDING = 1e-10
 
 
 @torch.no_grad()
@@ -209,10 +211,15 @@ class _Regression:
         if not self.count:
             return None
         x, y = self.x / self.count, self.y / self.count
-        pairs = ((self.xx, x * x), (self.xy, x * y), (self.yy, y * y))
-        xx, xy, yy = ((s / self.count - product).view(-1, scales).sum(0) for s, product in pairs)
+        xx, xy, yy = (
+            s / self.count - product
+            for s, product in ((self.xx, x * x), (self.xy, x * y), (self.yy, y * y))
+        )
+        varies = [s > _ROUNDING * of_means for s, of_means in ((xx, x * x), (yy, y * y))]
+        kept = ((xx, varies[0]), (xy, varies[0] & varies[1]), (yy, varies[1]))
+        xx, xy, yy = (torch.where(known, s, 0.0).view(-1, scales).sum(0) for s, known in kept)
         # the pairs of constants tell nothing; the other ones should belong together
-        if xy.sum() < _MIN_CORRELATION * (xx.clamp(min=0).sum() * yy.clamp(min=0).sum()).sqrt():
+        if xy.sum() < _MIN_CORRELATION * (xx.sum() * yy.sum()).sqrt():
             return None
         ratio = torch.where((xx > 0) & (xy > 0), xy / xx, 1.0).clamp(1 / _MAX_GAIN, _MAX_GAIN)
         gain = ratio.repeat(len(x) // scales)

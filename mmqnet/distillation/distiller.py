@@ -54,6 +54,11 @@ class DistillationConfig:
                 f'`{self.key}.features` should name modules; to learn the outputs alone, set '
                 f'`{self.key}.feature_weight=0`'
             )
+        if names is not None and not self.feature_weight:
+            raise ValueError(
+                f'`{self.key}.features` has no effect with `{self.key}.feature_weight=0`: drop one '
+                'of them'
+            )
         if not self.feature_weight and not self.output_weight:
             raise ValueError(
                 f'`{self.key}.feature_weight` and `{self.key}.output_weight` are both 0: nothing '

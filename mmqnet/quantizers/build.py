@@ -8,6 +8,7 @@ from typing import Any
 from mmqnet.checks import did_you_mean
 from mmqnet.quantizers.base import Quantizer
 from mmqnet.quantizers.config import DEFAULT_TYPE, QuantizerConfig
+from mmqnet.quantizers.level_sets import resolve_levels
 from mmqnet.registry import QUANTIZERS
 
 
@@ -55,7 +56,7 @@ def merge_override(common: Any, override: Any) -> Any:
     if not isinstance(common, Mapping) or not isinstance(override, Mapping):
         return override
     base, method = dict(common), common.get('type', DEFAULT_TYPE)
-    if 'levels' in override:
+    if 'levels' in override and not _same_levels(base.get('levels'), override['levels']):
         for key in _method(method, 'type').config_class.depends_on_levels:
             if isinstance(base.get(key), Sequence) and not isinstance(base[key], str):
                 base.pop(key)
@@ -63,6 +64,13 @@ def merge_override(common: Any, override: Any) -> Any:
         kept = {field.name for field in dataclasses.fields(QuantizerConfig)} - {'type'}
         base = {key: value for key, value in base.items() if key in kept}
     return {**base, **override}
+
+
+def _same_levels(first: Any, second: Any) -> bool:
+    try:
+        return resolve_levels(first) == resolve_levels(second)
+    except (TypeError, ValueError):
+        return False  # whoever builds the quantizers says what is wrong
 
 
 def _method(name: Any, key: str) -> type[Quantizer]:

@@ -13,7 +13,7 @@ from mmqnet.sensitivity.mixed_config import (
     overrides_of,
     write_mixed_config,
 )
-from mmqnet.sensitivity.prepare import prepare
+from mmqnet.sensitivity.prepare import as_text, prepare
 from mmqnet.sensitivity.record import Sensitivities, check_same, load_sensitivities
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     'Layer',
     'Sensitivities',
     'TrainingLoss',
+    'as_text',
     'check_choices',
     'check_model',
     'check_same',

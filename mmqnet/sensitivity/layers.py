@@ -21,7 +21,7 @@ class Layer:
     Attributes:
         name: Dotted module name.
         num_weights: Number of weights.
-        num_products: Multiplications for one picture, the mean of those that were counted.
+        num_products: Multiplications for one picture, of the size that the first sample has.
         weight_bits: Bits of its weights by the config; 32 for float.
         activation_bits: Bits of its input by the config.
         weight_quantizer: Name of the quantizer of its weights; empty if they have no choice.

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 
 from mmqnet.calibration import batch_of, collect_on_samples
 from mmqnet.models import QuantizationConfig
+from mmqnet.quantizers import quantizers_of
 from mmqnet.sensitivity.alternatives import Alternatives, check_choices, fit_alternatives
 from mmqnet.sensitivity.choices import Choice
 from mmqnet.sensitivity.direct import quantizers_off
@@ -33,7 +34,8 @@ def prepare(
         choices: Choices of bits.
         train: The training's data loader.
         settings: ``method``, ``measure``, ``num_samples``, ``seed``, and how many
-            ``calibration_samples`` the activations' quantizers are fitted to.
+            ``calibration_samples`` the activations' quantizers are fitted to, and whatever else a
+            measurement that goes on should have in common.
 
     Raises:
         ValueError: If the config or its methods do not allow a choice, no layer has one, or no
@@ -70,6 +72,8 @@ def as_text(quantization: Mapping[str, Any]) -> str:
 def _digest(model: nn.Module) -> str:
     """Return what tells the weights of one checkpoint from those of another."""
     digest = hashlib.sha256()
-    for parameter in model.parameters():
-        digest.update(parameter.detach().float().cpu().numpy().tobytes())
+    of_quantizers = {id(b) for q in quantizers_of(model).values() for b in q.buffers()}
+    statistics = (b for b in model.buffers() if id(b) not in of_quantizers and b.dim())
+    for tensor in (*model.parameters(), *statistics):
+        digest.update(tensor.float().cpu().numpy().tobytes())
     return digest.hexdigest()[:16]

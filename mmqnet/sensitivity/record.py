@@ -106,7 +106,7 @@ class Sensitivities:
 
         Returns:
             dict[str, float]: ``'all'`` over all quantizers and bits that both have measured, and,
-            for example, ``'w4'`` over those of weights with 4 bits.
+            for example, ``'w4'`` over those of weights with 4 bits, if these are three at least.
 
         Raises:
             ValueError: If they have nothing in common.
@@ -120,7 +120,8 @@ class Sensitivities:
                     pairs.setdefault(f'{role[0]}{bits}', []).append((own, others))
         if len(pairs['all']) < 3:
             raise ValueError('the files should be of one model and have choices in common')
-        return {key: float(spearmanr(values).statistic) for key, values in sorted(pairs.items())}
+        enough = {key: values for key, values in sorted(pairs.items()) if len(values) >= 3}
+        return {key: float(spearmanr(values).statistic) for key, values in enough.items()}
 
     @property
     def title(self) -> str:

@@ -189,7 +189,7 @@ import sys, torch
 import torch.distributed as dist
 from test_calibrate import Net, batches
 from mmqnet.calibration import calibrate, match_outputs, reestimate_batch_norm
-from mmqnet.quantizers import Mode
+from mmqnet.quantizers import Mode, quantizers_of
 from torch.profiler import profile
 
 dist.init_process_group('gloo')
@@ -208,18 +208,23 @@ match_outputs(net, names, batches(6)[rank::2], net)
 torch.save(net.state_dict(), f'{sys.argv[1]}/matched{rank}.pth')
 
 
-def note_error(name, net, samples):
+def note_error(name, net, samples, work=calibrate):
     try:
-        calibrate(net, samples, net)
+        work(net, samples, net)
     except Exception as error:
         torch.save(f'{type(error).__name__}: {error}', f'{sys.argv[1]}/{name}{rank}.pth')
 
 
+note_error('damaged', net, [None] if rank else batches(), reestimate_batch_norm)
 # the samples of one process are broken
 note_error('failure', Net(), [x * float('nan') if rank else x for x in batches()])
 net = Net()
 net.second.input_quantizer.set_mode(Mode.FLOAT if rank else Mode.LEARNED)
 note_error('difference', net, batches())
+net = Net()
+for quantizer in quantizers_of(net).values():
+    quantizer.set_mode(Mode.LEARNED if rank else Mode.FLOAT)
+note_error('nothing', net, batches())
 dist.barrier()
 dist.destroy_process_group()  # its threads may abort a process that ends with them running
 """
@@ -241,7 +246,8 @@ def processes(tmp_path_factory):
                str(script), str(folder)]  # fmt: skip
     result = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert result.returncode == 0, result.stderr[-3000:]
-    steps = 'calibrated', 'largest', 'reestimated', 'matched', 'failure', 'difference'
+    steps = ('calibrated', 'largest', 'reestimated', 'matched')
+    steps += ('failure', 'difference', 'nothing', 'damaged')
     return {step: [torch.load(folder / f'{step}{rank}.pth') for rank in (0, 1)] for step in steps}
 
 
@@ -271,6 +277,18 @@ def test_processes_that_calibrate_different_quantizers_stop(processes):
     message = 'RuntimeError: only some of the processes are to calibrate 1 of the quantizers, '
     for error in processes['difference']:
         assert error.startswith(f'{message}`second.input_quantizer` first')
+
+
+def test_a_process_with_nothing_to_calibrate_stops_too(processes):
+    for error in processes['nothing']:
+        assert error.startswith('RuntimeError: only some of the processes are to calibrate 3 of ')
+
+
+def test_all_processes_stop_where_the_statistics_of_one_fail(processes):
+    first, second = processes['damaged']
+    assert second.startswith('TypeError: ')
+    message = 'the re-estimation of batch statistics failed on process 1 (this is 0)'
+    assert first.startswith(f'RuntimeError: {message}: {second}')
 
 
 def test_samples_travel_one_by_one(processes):

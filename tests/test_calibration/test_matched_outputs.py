@@ -375,3 +375,20 @@ class TestRefused:
         assert not changes(net, before)
         assert all(quantizer.observer is None for quantizer in quantizers_of(net).values())
         assert not any(layer._forward_hooks for layer in net.children())
+
+
+def test_channels_that_do_not_vary_keep_their_weights():
+    """What rounding leaves of a constant tells nothing of its size; its mean is moved."""
+    torch.manual_seed(0)
+    conv = nn.Conv2d(640, 640, 3, groups=640)
+    layer = QuantConv2d.from_float(conv, two_bits(granularity='channel'), None)
+    x = torch.randn(4, 640, 9, 9)
+    x[:, ::2] = 0.3
+    model = nn.Sequential(layer)
+    before, wanted = layer.weight.clone(), conv(x)
+    names = calibrate(model, [x], model)
+    assert match_outputs(model, names, [x], model) == ['0']
+    assert torch.equal(layer.weight[::2], before[::2])
+    same = torch.isclose(layer.weight[1::2], before[1::2]).flatten(1).all(1)
+    assert same.float().mean() < 0.1
+    assert (model(x) - wanted)[:, ::2].abs().max() < 1e-5

@@ -145,6 +145,7 @@ class TestTeacher:
         (dict(output_weight='1'), TypeError, r'`distillation\.output_weight` should be a number'),
         (dict(temperature=0), ValueError, r'`distillation\.temperature` should be positive'),
         (dict(feature_weight=0, output_weight=0), ValueError, r'nothing is left to learn'),
+        (dict(features=['neck'], feature_weight=0), ValueError, r'features` has no effect with'),
     ],
 )  # fmt: skip
 def test_wrong_settings(settings, error, message):

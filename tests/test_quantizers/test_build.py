@@ -12,6 +12,7 @@ COMMON = dict(levels='uint2', signed_levels=[-2, -1, 0, 1], thresholds=[0, 1, 2]
     [
         (dict(granularity='model'), {'signed_levels', 'thresholds'}),
         (dict(levels='uint4'), set()),
+        (dict(levels=[0, 1, 2, 3]), {'signed_levels', 'thresholds'}),
         (dict(type='LSQ'), {'signed_levels'}),
         (dict(type='LSQ', levels='uint4'), set()),
     ],

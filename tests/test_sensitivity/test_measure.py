@@ -286,6 +286,19 @@ def test_files_of_another_order_go_on(prepared, tmp_path):
         check_same(old, record, 'old.json')
 
 
+def test_other_batch_statistics_are_another_model(prepared):
+    model, _, start, _ = prepared
+    record, _ = start('fast')
+    variance = model.get_submodule('backbone.bn1').running_var
+    variance *= 4
+    try:
+        changed, _ = start('fast')
+    finally:
+        variance /= 4
+    with pytest.raises(ValueError, match=r'was measured with other `weights`'):
+        check_same(record, changed, 'a')
+
+
 def test_what_the_config_says_of_a_layer_stays(prepared):
     config = copy.deepcopy(prepared[3])
     config.model.quantization.overrides = {'*.layer4.0.conv1': dict(weight=dict(levels='int8'))}
@@ -320,6 +333,10 @@ def test_rank_correlation(prepared):
     ranks = record.rank_correlation(other)
     assert set(ranks) == {'all', 'w2', 'w3', 'w8', 'a2', 'a4', 'a8'}
     assert all(value == pytest.approx(1) for value in ranks.values())
+    *most, _ = [errors for name, errors in other.errors.items() if name.endswith('input_quantizer')]
+    for errors in most:
+        errors[8] = None
+    assert 'a8' not in record.rank_correlation(other)  # a pair has no order
     with pytest.raises(ValueError, match='should be of one model'):
         record.rank_correlation(prepared[2]('fast')[0])
 

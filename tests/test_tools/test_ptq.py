@@ -32,7 +32,7 @@ def ptq():
         name = f'experiment_name={work_dir.parent.name}_{work_dir.name}'
         arguments = [str(a) for a in (config, checkpoint, '--work-dir', work_dir, *options)]
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(sys, 'argv', [f'{tool}.py', *arguments, '--cfg-options', name])
+            patch.setattr(sys, 'argv', [f'{tool}.py', *with_setting(arguments, name)])
             patch.setenv('LOCAL_RANK', '0')
             module.main()
         (path,) = (p for p in work_dir.glob('*/*.json'))
@@ -40,6 +40,13 @@ def ptq():
         return {name: value for name, value in metrics.items() if 'time' not in name}
 
     return run
+
+
+def with_setting(arguments, setting):
+    """Add to `--cfg-options`, of which the last one counts."""
+    if '--cfg-options' not in arguments:
+        arguments = [*arguments, '--cfg-options']
+    return [*arguments, setting]
 
 
 def state_of(path):
@@ -84,14 +91,42 @@ def test_outputs_are_matched_when_asked_for(ptq, configs, float_checkpoint, tmp_
     config = configs / 'quantized_neck.py'
     config.write_text(text.replace("['backbone']", "['neck']"))
     given = state_of(float_checkpoint)
-    changed = {}
-    for name, options in (('plain', []), ('matched', ['--match-outputs'])):
-        ptq(config, float_checkpoint, tmp_path / name, '--num-samples', 4, *options)
+    matching = configs / 'matching_neck.py'
+    hook = "dict(type='mmqnet.CalibrationHook', match_outputs=True)"
+    matching.write_text(
+        f"_base_ = './quantized_neck.py'\ndefault_hooks = dict(calibration={hook})\n"
+    )
+    changed = []
+    for name, path, options in (
+        ('plain', config, []),
+        ('not', matching, ['--no-match-outputs']),
+        ('matched', config, ['--match-outputs']),
+        ('as_config', matching, []),
+    ):
+        ptq(path, float_checkpoint, tmp_path / name, '--num-samples', 4, *options)
         found = state_of(tmp_path / name / 'ptq.pth')
-        changed[name] = {key for key, value in given.items() if not torch.equal(found[key], value)}
-    assert not changed['plain']
+        changed.append({key for key, value in given.items() if not torch.equal(found[key], value)})
     layers = [f'neck.extra_layers.0.{i}.conv' for i in (0, 1)]
-    assert changed['matched'] == {f'{name}.{key}' for name in layers for key in ('weight', 'bias')}
+    of_layers = {f'{name}.{key}' for name in layers for key in ('weight', 'bias')}
+    assert changed == [set(), set(), of_layers, of_layers]
+
+
+def test_the_seed_is_that_of_the_config(ptq, configs, float_checkpoint, tmp_path):
+    options = ['--num-samples', 2, '--cfg-options', 'default_hooks.calibration.seed=4']
+    ptq(configs / 'quantized.py', float_checkpoint, tmp_path / 'a', *options)
+    runner = make_runner(configs / 'quantized.py', tmp_path / 'b', load_from=float_checkpoint)
+    runner.load_or_resume()
+    CalibrationHook(num_samples=2, seed=4).before_train(runner)
+    found = state_of(tmp_path / 'a' / 'ptq.pth')
+    assert all(torch.equal(value, found[k]) for k, value in runner.model.state_dict().items())
+
+
+def test_the_float_checkpoint_is_not_replaced(ptq, configs, float_checkpoint, tmp_path):
+    mine = tmp_path / 'mine.pth'
+    mine.write_bytes(Path(float_checkpoint).read_bytes())
+    with pytest.raises(ValueError, match=r'--out should be another file than the float checkp'):
+        ptq(configs / 'quantized.py', mine, tmp_path / 'run', '--out', mine)
+    assert mine.read_bytes() == Path(float_checkpoint).read_bytes()
 
 
 def test_outputs_that_cannot_be_matched(ptq, configs, float_checkpoint, tmp_path):

@@ -76,6 +76,13 @@ def test_a_finished_measurement_is_not_repeated(tools, small, float_checkpoint, 
     assert 'Fast estimate: rise of the loss, from gradients of 4 samples' in capsys.readouterr().out
 
 
+def test_a_measurement_on_other_data_does_not_go_on(tools, small, float_checkpoint, fast):
+    options = ('--choices', 'w2-a4', 'w3-a4', 'w4-a4', 'w4-a8')
+    options += ('--cfg-options', 'train_dataloader.dataset.times=3')
+    with pytest.raises(ValueError, match=r'was measured with other `data`; name another file'):
+        tools[0].main(arguments(small, float_checkpoint, fast.parent, *options))
+
+
 def test_an_allocation_is_a_config_of_the_same_model(tools, small, fast, tmp_path, capsys):
     out = tmp_path / 'sub' / 'mixed.py'
     tools[1].main([str(small), str(fast), '--bits', '2.6', '--gbops', '0.02', '--out', str(out)])

@@ -9,6 +9,7 @@ from torch import nn
 
 from mmqnet.calibration import (
     calibrate_on_samples,
+    check_same_on_processes,
     match_on_samples,
     matchable_layers,
     pending_quantizers,
@@ -99,17 +100,22 @@ class CalibrationHook(Hook):
         check_checkpoint(runner, checkpoint)
 
     def before_train(self, runner: Runner) -> None:
-        """Calibrate what has not been calibrated; the weights have been loaded by now."""
+        """Calibrate what has not been calibrated; the weights have been loaded by now.
+
+        Raises:
+            RuntimeError: If other processes have other quantizers to calibrate, now or later.
+        """
         if not any(isinstance(hook, PhaseHook) for hook in runner.hooks):
             # a checkpoint may come from a training that was in a phase
             for model in with_averages(runner):
                 set_modes(model, Mode.LEARNED, Mode.LEARNED)
+        of_model = quantizers_of(unwrap(runner.model))
+        check_same_on_processes(name for name, q in of_model.items() if not q.is_calibrated)
         if pending_quantizers(unwrap(runner.model)) and not self._from_scratch:
             warn_of_random_weights(runner)
         self._calibrate(runner)
-        found = quantizers_of(unwrap(runner.model)).values()
         # only these may be calibrated later: the model is not searched at every iteration
-        self._waiting = [quantizer for quantizer in found if not quantizer.is_calibrated]
+        self._waiting = [q for q in of_model.values() if not q.is_calibrated]
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """Calibrate what begins to quantize with this iteration."""
