@@ -2,10 +2,11 @@
 
 import argparse
 import json
+from pathlib import Path
 
 import numpy as np
 import onnxruntime
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageOps
 
 # What the file's metadata have beside text.
 VALUES = ('input_size', 'classes', 'mean', 'std', 'pad_value', 'keep_ratio', 'resize_scale')
@@ -47,10 +48,16 @@ def main() -> None:
     parser.add_argument('--out', default='detections.png', help='where the picture goes')
     parser.add_argument('--score', type=float, default=0.3, help='of the boxes that are drawn')
     args = parser.parse_args()
+    for path in (args.file, args.picture):
+        if not Path(path).is_file():
+            parser.error(f'{path!r} does not exist')
     session = onnxruntime.InferenceSession(args.file, providers=['CPUExecutionProvider'])
+    if [output.name for output in session.get_outputs()] != ['dets', 'labels']:
+        parser.error(f'{args.file!r} should be a detector that tools/export.py wrote without --raw')
     meta = session.get_modelmeta().custom_metadata_map
     meta.update((key, json.loads(meta[key])) for key in VALUES)
-    picture = Image.open(args.picture).convert('RGB')
+    # as the eye sees it: a phone notes how it was held, and turns no pixels
+    picture = ImageOps.exif_transpose(Image.open(args.picture)).convert('RGB')
     pixels, factors = make_input(picture, meta)
     dets, labels = session.run(['dets', 'labels'], {'input': pixels})
     draw = ImageDraw.Draw(picture)

@@ -19,6 +19,7 @@ _STRICT = 'TORCH_FORCE_WEIGHTS_ONLY_LOAD'
 _TRUSTING = 'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD'
 _UNKNOWN = re.compile(r'(?:GLOBAL|class) ([\w.]+)')
 _REASON = re.compile(r'WeightsUnpickler error: (.+)')
+_ADVICE = re.compile(r' (In PyTorch|Re-running) .*')  # torch's, to load the file without a guard
 
 
 @contextmanager
@@ -55,7 +56,8 @@ def unreadable(path: str, error: Exception) -> ValueError:
         )
     reason = _REASON.search(str(error))
     first = reason[1] if reason else (str(error).splitlines() or [''])[0]
-    return ValueError(f'{path!r} cannot be read as a checkpoint: {type(error).__name__}: {first}')
+    what = _ADVICE.sub('', first)
+    return ValueError(f'{path!r} cannot be read as a checkpoint: {type(error).__name__}: {what}')
 
 
 def repair(module: ModuleType) -> None:

@@ -55,7 +55,12 @@ def parse_args(args: list[str] | None = None) -> argparse.Namespace:
     report.add_argument('--log', help="log or work dir of the training (default: checkpoint's)")
     report.add_argument('--sensitivity', help='file of tools/sensitivity.py, for a column')
     add('layers', 'Print what a config quantizes, layer by layer', config)
-    return parser.parse_args(args)
+    parsed = parser.parse_args(args)
+    if parsed.command == 'detections':
+        titles = [title for title, _, _ in parsed.model]
+        if len(set(titles)) < len(titles):
+            parser.error(f'each --model should have a TITLE of its own, but got {titles}')
+    return parsed
 
 
 def shared_arguments() -> tuple[Parser, ...]:
@@ -155,16 +160,29 @@ def draw_model(args: argparse.Namespace) -> vis.Figure:
 
 
 def detect(config: str, checkpoint: str, images: list[np.ndarray]) -> tuple[list, tuple[str, ...]]:
-    """Return what a checkpoint or an exported file detects on BGR images, and its classes."""
+    """Return what a checkpoint or an exported file detects on BGR images, and its classes.
+
+    There are no classes if the checkpoint does not say which.
+    """
     if checkpoint.endswith('.onnx'):
         from mmqnet.export.runtime import ExportedDetector
 
         exported = ExportedDetector(checkpoint)
         return [exported(image) for image in images], exported.metadata.classes
     from mmdet.apis import inference_detector, init_detector
+    from mmengine.config import Config
 
-    model = init_detector(config, checkpoint, device='cpu')
-    return inference_detector(model, images), model.dataset_meta['classes']
+    from mmqnet.models import check_calibrated, load_weights, read_checkpoint
+
+    loaded = Config.fromfile(config)
+    if loaded.get('default_scope') != 'mmdet':
+        raise ValueError(f'the model of {config!r} is no detector of MMDetection')
+    model = init_detector(loaded, checkpoint, device='cpu')
+    load_weights(model, checkpoint, exact=True)  # MMDetection only warns of those of another model
+    check_calibrated(model, checkpoint)
+    says = read_checkpoint(checkpoint).get('meta', {}).keys() & {'dataset_meta', 'CLASSES'}
+    classes = tuple(model.dataset_meta['classes']) if says else ()
+    return inference_detector(model, images), classes
 
 
 def draw_detections(args: argparse.Namespace) -> vis.Figure:
@@ -172,9 +190,10 @@ def draw_detections(args: argparse.Namespace) -> vis.Figure:
 
     Raises:
         FileNotFoundError: If a config, a checkpoint or the pictures do not exist.
-        ValueError: If a file is no picture.
+        ValueError: If a file is no picture, or a model no detector or one of other classes.
     """
     import mmcv
+    from mmdet.evaluation import get_classes
 
     from mmqnet import visualization as vis
     from mmqnet.command_line import check_checkpoint
@@ -185,7 +204,14 @@ def draw_detections(args: argparse.Namespace) -> vis.Figure:
     predictions, classes = {}, ()
     for title, config, checkpoint in args.model:
         with safe_loading(args.trust_checkpoint):
-            predictions[title], classes = detect(config, checkpoint, images)
+            predictions[title], found = detect(config, checkpoint, images)
+        if found and classes and found != classes:
+            raise ValueError(
+                f'all models should have the same classes, but {title!r} has '
+                f'{", ".join(found[:4])}, .. and those before have {", ".join(classes[:4])}, ..'
+            )
+        classes = found or classes
+    classes = classes or get_classes('coco')  # as MMDetection assumes
     rgb = [mmcv.bgr2rgb(image) for image in images]
     return vis.draw_side_by_side(rgb, predictions, classes, args.score_thr)
 

@@ -80,6 +80,8 @@ def parse_args(args: list[str] | None = None) -> argparse.Namespace:
     add_trust(parser)
     parser.set_defaults(launcher='none', local_rank=0, work_dir=None)
     parsed = parser.parse_args(args)
+    if Path(parsed.out).is_dir():
+        parser.error(f'--out should be a file, but {parsed.out!r} is a folder')
     check_options(parser, parsed)
     return parsed
 

@@ -56,12 +56,14 @@ def parse_args() -> argparse.Namespace:
 
 def show_predictions(config: Config, args: argparse.Namespace) -> None:
     """Turn on the visualization hook, whose keys differ between the two libraries."""
-    hook = config.default_hooks.get('visualization')
+    hook = (config.get('default_hooks') or {}).get('visualization')
     if hook is None:
         raise ValueError('--show and --show-dir need `default_hooks.visualization` in the config')
     hook.update(show=args.show, wait_time=args.wait_time)
     if config.get('default_scope') == 'mmpretrain':
-        hook.update(enable=True, out_dir=args.show_dir)
+        # of each picture, not of every 5000th
+        folder = args.show_dir and str(Path(config.work_dir, args.show_dir))
+        hook.update(enable=True, interval=1, out_dir=folder)
     else:
         hook.update(draw=True, test_out_dir=args.show_dir)
 

@@ -47,7 +47,7 @@ def main() -> None:
     if args.amp:
         use_mixed_precision(config)
     if args.auto_scale_lr:
-        if 'base_batch_size' not in config.get('auto_scale_lr', {}):
+        if 'base_batch_size' not in (config.get('auto_scale_lr') or {}):
             raise ValueError('--auto-scale-lr needs `auto_scale_lr.base_batch_size` in the config')
         config.auto_scale_lr.enable = True
     with safe_loading(args.trust_checkpoint):

@@ -18,6 +18,7 @@ def check_checkpoint(checkpoint: str) -> None:
 
     Raises:
         FileNotFoundError: If it is a local path that does not exist.
+        IsADirectoryError: If it is a folder.
         ValueError: If it is a packed one, and damaged.
 
     Example:
@@ -28,6 +29,8 @@ def check_checkpoint(checkpoint: str) -> None:
     """
     if '://' not in checkpoint and not Path(checkpoint).exists():
         raise FileNotFoundError(f'the checkpoint {checkpoint!r} does not exist')
+    if Path(checkpoint).is_dir():
+        raise IsADirectoryError(f'{checkpoint!r} is a folder: name one of its checkpoints')
     check_file(checkpoint)
 
 
@@ -99,6 +102,9 @@ def resume(config: Config, checkpoint: str) -> None:
 def latest_checkpoint(work_dir: str) -> str | None:
     """Find the checkpoint that ``last_checkpoint`` names, or another one if that is truncated.
 
+    In a folder that was moved or renamed it is the one of that name there: the path in
+    ``last_checkpoint`` may be that of another run by now.
+
     Another hook than :class:`CheckpointHook` may leave half a checkpoint, or an empty
     ``last_checkpoint``, when its process is killed. Then a line in the log says so, and the newest
     complete checkpoint of the folder is taken.
@@ -115,15 +121,18 @@ def latest_checkpoint(work_dir: str) -> str | None:
     if not Path(work_dir, 'last_checkpoint').exists():
         return None
     named = find_latest_checkpoint(work_dir) or ''
+    here = Path(work_dir, Path(named).name)
+    if here.is_file() and not (Path(named).exists() and here.samefile(named)):
+        named = str(here)
     wrong = _what_is_wrong(named)
     if not wrong:
         return named
     wrong = f'`last_checkpoint` in {work_dir!r} {wrong}'
-    folder = Path(named).parent if Path(named).parent.is_dir() and named else Path(work_dir)
-    newest = next(_resumable(folder), None)
+    folders = [Path(work_dir), *([Path(named).parent] if named else [])]
+    newest = next((path for folder in folders for path in _resumable(folder)), None)
     if newest is None:
         raise ValueError(
-            f'{wrong}, and {str(folder)!r} holds no complete checkpoint with an optimizer: name a '
+            f'{wrong}, and {str(folders[-1])!r} holds no complete checkpoint with an optimizer: name a '
             'checkpoint after --resume, or remove `last_checkpoint` to start from the beginning'
         )
     print_log(

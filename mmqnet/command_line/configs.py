@@ -52,7 +52,8 @@ def load_config(args: argparse.Namespace, loaders: tuple[str, ...]) -> Config:
         config = Config.fromfile(args.config)
     config.launcher = args.launcher
     if args.cfg_options is not None:
-        config.merge_from_dict(_read_settings(args.cfg_options))
+        with naming('--cfg-options cannot be applied'):
+            config.merge_from_dict(_read_settings(args.cfg_options))
     if config.get('default_scope') == 'mmpretrain':
         _complete_mmpretrain(config)
     if args.work_dir is not None:
@@ -100,9 +101,16 @@ def use_mixed_precision(config: Config) -> None:
 
 
 def _read_settings(settings: list[str]) -> dict[str, Any]:
-    """Return the values of ``--cfg-options`` as MMEngine's tools read them."""
+    """Return the values of ``--cfg-options`` as MMEngine's tools read them.
+
+    But for the blanks of texts, which those remove: paths may have some.
+    """
     found = argparse.Namespace(settings=None)
     DictAction([], 'settings')(argparse.ArgumentParser(), found, settings)
+    texts = (setting.split('=', maxsplit=1) for setting in settings)
+    found.settings.update(
+        (key, text.strip('\'"')) for key, text in texts if isinstance(found.settings[key], str)
+    )
     return found.settings
 
 
@@ -129,7 +137,8 @@ def _check_data(config: Config, key: str) -> None:
             )
     for where, dataset in _datasets(loader.get('dataset'), f'{key}.dataset'):
         if not dataset.get('dataset') and not dataset.get('datasets'):  # no wrapper
-            check_classes(config, where, dataset)
+            with naming(f'the annotations of `{where}` cannot be read'):
+                check_classes(config, where, dataset)
 
 
 def _datasets(dataset: Any, where: str) -> Iterator[tuple[str, Any]]:

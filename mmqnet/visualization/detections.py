@@ -148,7 +148,9 @@ def _draw(
         color = _COLORS[labels[index] % len(_COLORS)]
         box = Box(*map(float, boxes[index]))
         _outline(axes, box, color)
-        text = f'{classes[labels[index]]} {scores[index]:.2f}'
+        label = int(labels[index])
+        name = classes[label] if label < len(classes) else str(label)
+        text = f'{name} {scores[index]:.2f}'
         taken.append(canvas.place(box, text, taken))
         _write(axes, taken[-1], text, color)
 

@@ -59,7 +59,7 @@ def check_picture_path(path: str | Path) -> Path:
         'gap.png'
     """
     path = Path(path)
-    known = FigureCanvasAgg.get_supported_filetypes()
+    known = FigureCanvasAgg.get_supported_filetypes().keys() - {'pgf'}  # which needs LaTeX
     if path.suffix.lower().lstrip('.') not in known or not path.suffix:
         raise ValueError(
             f'a picture should end in one of {sorted("." + name for name in known)}, '

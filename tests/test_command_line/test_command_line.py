@@ -41,6 +41,21 @@ def test_arguments_override_the_config(configs, tmp_path):
     assert config.launcher == 'none'
 
 
+def test_paths_among_the_settings_keep_their_blanks(configs):
+    options = ['--cfg-options', 'load_from=my runs/float.pth', 'a.b="x y"', 'n= 7', 'l=[a b,c]']
+    config = load_config(parse(configs / 'quantized.py', *options), ())
+    assert (config.load_from, config.a.b, config.n) == ('my runs/float.pth', 'x y', 7)
+    assert config.l == ['ab', 'c']  # as MMEngine reads them
+
+
+@pytest.mark.parametrize(
+    'setting', ['model.quantization.include.5=neck', 'model.quantization.weight.levels.x=3']
+)
+def test_settings_that_do_not_fit_the_config(configs, setting):
+    with pytest.raises(ValueError, match=r'^--cfg-options cannot be applied: [^\n]+$'):
+        load_config(parse(configs / 'quantized.py', '--cfg-options', setting), ())
+
+
 def test_work_dir_is_named_after_the_config(configs):
     assert load_config(parse(configs / 'float.py'), ()).work_dir == 'work_dirs/float'
 
@@ -147,6 +162,24 @@ class TestResume:
         captured = capsys.readouterr()
         assert re.search(line, captured.out + captured.err)
 
+    @pytest.mark.parametrize('others', [(), ('epoch_1.pth',), ('epoch_1.pth', 'epoch_3.pth')])
+    def test_a_renamed_work_dir_is_not_taken_for_another_run(self, tmp_path, others):
+        first, renamed = tmp_path / 'run', tmp_path / 'run.old'
+        for folder, names in ((first, ('epoch_1.pth', 'epoch_3.pth')), (first, others)):
+            if folder.exists():
+                folder.rename(renamed)
+            folder.mkdir()
+            for seconds, name in enumerate(names):
+                path = self.save(folder, name, seconds=seconds, optimizer={})
+                (folder / 'last_checkpoint').write_text(str(path))
+        config = self.config(renamed)
+        resume(config, 'auto')
+        assert config.load_from == str(renamed / 'epoch_3.pth')
+        (renamed / 'epoch_3.pth').unlink()
+        if 'epoch_3.pth' not in others:
+            resume(config, 'auto')
+            assert config.load_from == str(renamed / 'epoch_1.pth')
+
     def test_nothing_is_complete(self, tmp_path):
         (tmp_path / 'epoch_1.pth').touch()
         (tmp_path / 'last_checkpoint').write_text(str(tmp_path / 'epoch_1.pth'))
@@ -180,6 +213,10 @@ class TestResume:
     def test_missing(self, tmp_path):
         with pytest.raises(FileNotFoundError, match=r"checkpoint '.*no\.pth' does not exist"):
             resume(self.config(tmp_path), str(tmp_path / 'no.pth'))
+
+    def test_a_folder_is_no_checkpoint(self, tmp_path):
+        with pytest.raises(IsADirectoryError, match=r"'.*' is a folder: name one of its checkp"):
+            resume(self.config(tmp_path), str(tmp_path))
 
     def test_addresses_are_left_to_mmengine(self):
         check_checkpoint('https://example.org/a.pth')

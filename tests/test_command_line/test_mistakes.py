@@ -56,6 +56,20 @@ class TestClasses:
             "('Red', 'green', 'blue'): they have ('red', 'green', 'blue'). Did you mean 'red'?"
         )
 
+    @pytest.mark.parametrize(
+        ('content', 'error'),
+        [
+            ('{"categories": [{"name": "red", "keypoints": ["a"]}, {"na', 'JSONDecodeError: '),
+            ('[{"categories": [{"name": "red", "keypoints": ["a"]}]}]', 'AttributeError: '),
+        ],
+    )
+    def test_damaged_annotations(self, configs, tmp_path, content, error):
+        path = tmp_path / 'train.json'
+        path.write_text(content)
+        where = 'train_dataloader.dataset.dataset'
+        found = refused(configs / 'float.py', f'{where}.ann_file={path}')
+        assert found.startswith(f'the annotations of `{where}` cannot be read: {error}')
+
     def test_categories_of_key_points(self, configs, tmp_path):
         """Their lists make the short way of reading fail."""
         annotations = json.loads((configs.parent / 'data' / 'val.json').read_text())

@@ -372,3 +372,18 @@ def test_demo_without_a_framework(root, export, name, tmp_path):
         assert name == classes[label]
         assert float(printed) == pytest.approx(float(score), abs=2e-3)
     assert (mmcv.imread(str(out)) != image).any()
+
+    turned = Image.fromarray(image[..., ::-1]).transpose(Image.Transpose.ROTATE_90)
+    turned.save(tmp_path / 'phone.png', exif=b'Exif\0\0' + _orientation(6))
+    command[5] = str(tmp_path / 'phone.png')
+    again = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert again.stdout == result.stdout, again.stderr
+    command[5] = str(tmp_path / 'none.png')
+    missing = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert missing.stderr.endswith("none.png' does not exist\n")
+
+
+def _orientation(number: int) -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = number
+    return exif.tobytes()

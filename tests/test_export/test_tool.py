@@ -134,3 +134,9 @@ def test_refusals_leave_no_file(export, files, args, error, message):
     with pytest.raises(error, match=message):
         export(*args, '--out', 'c.onnx')
     assert not list(files.glob('*c.onnx*'))
+
+
+def test_a_folder_is_told_before_the_work(export, files, capsys):
+    with pytest.raises(SystemExit, match='2'):
+        export('quantized.py', 'quantized.pth', '--out', str(files))
+    assert 'is a folder' in capsys.readouterr().err

@@ -61,7 +61,7 @@ def files(tmp_path_factory) -> Path:
 def analyze(files, monkeypatch, capsys):
     """Runs the tool; what it prints."""
     monkeypatch.chdir(files)
-    monkeypatch.setattr(sys, 'argv', ['tools/analyze.py'])
+    monkeypatch.setattr(sys, 'argv', [str(TOOL)])
     spec = importlib.util.spec_from_file_location('analyze', TOOL)
     tool = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(tool)
@@ -140,6 +140,19 @@ def test_detections_of_a_float_and_a_quantized_model(analyze, configs, float_che
             '--out',
             'a.png',
         )
+    of_one = dict(state_dict=model.state_dict(), meta=dict(dataset_meta=dict(classes=('digit',))))
+    save_checkpoint(of_one, str(tmp_path / 'digit.pth'))
+    for row, message in (
+        (('b', configs / 'float.py', checkpoint), r'of a quantized model|holds `\S+`, for which'),
+        (('b', 'float.py', 'float.pth'), r"the model of 'float\.py' is no detector"),
+        (('b', configs / 'quantized.py', float_checkpoint), 'it is of the float model'),
+        (('b', configs / 'quantized.py', tmp_path / 'digit.pth'), 'should have the same classes'),
+        (('3 bits', configs / 'quantized.py', checkpoint), None),
+    ):
+        with pytest.raises(SystemExit, match=message):
+            more = [*arguments[4:8], '--model', *map(str, row), *arguments[12:]]
+            analyze('detections', *more, '--out', str(tmp_path / 'no.png'))
+        assert not (tmp_path / 'no.png').exists()
     empty = tmp_path / 'empty'
     empty.mkdir()
     wrong = tmp_path / 'wrong.png'

@@ -199,6 +199,10 @@ def test_classifier(ptq, classifier_config, tmp_path):
     saved = tmp_path / 'run' / 'ptq.pth'
     assert all(value for key, value in state_of(saved).items() if key.endswith('calibrated'))
     assert ptq(files[0], saved, tmp_path / 'test', tool='test') == metrics
+    options = ['--show-dir', 'pictures', '--cfg-options', 'visualizer.type=UniversalVisualizer']
+    options.append('default_hooks.visualization.type=VisualizationHook')
+    ptq(files[0], saved, tmp_path / 'shown', *options, tool='test')
+    assert len(list((tmp_path / 'shown' / 'pictures').iterdir())) == 3  # all
 
 
 @pytest.mark.parametrize(

@@ -235,7 +235,7 @@ def test_side_by_side_refuses_what_does_not_fit():
         vis.draw_side_by_side([picture], {'float': []}, ())
 
 
-@pytest.mark.parametrize('name', ['picture', 'picture.txt', 'folder.png'])
+@pytest.mark.parametrize('name', ['picture', 'picture.txt', 'picture.pgf', 'folder.png'])
 def test_bad_picture_names(tmp_path, name):
     (tmp_path / 'folder.png').mkdir()
     with pytest.raises(ValueError, match=r'a picture should .* but'):
