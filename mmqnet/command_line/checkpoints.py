@@ -132,8 +132,9 @@ def latest_checkpoint(work_dir: str) -> str | None:
     newest = next((path for folder in folders for path in _resumable(folder)), None)
     if newest is None:
         raise ValueError(
-            f'{wrong}, and {str(folders[-1])!r} holds no complete checkpoint with an optimizer: name a '
-            'checkpoint after --resume, or remove `last_checkpoint` to start from the beginning'
+            f'{wrong}, and {str(folders[-1])!r} holds no complete checkpoint with an optimizer: '
+            'name a checkpoint after --resume, or remove `last_checkpoint` to start from the '
+            'beginning'
         )
     print_log(
         f'{wrong}: resuming from the newest complete checkpoint {str(newest)!r}',

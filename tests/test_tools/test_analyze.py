@@ -149,8 +149,8 @@ def test_detections_of_a_float_and_a_quantized_model(analyze, configs, float_che
         (('b', configs / 'quantized.py', tmp_path / 'digit.pth'), 'should have the same classes'),
         (('3 bits', configs / 'quantized.py', checkpoint), None),
     ):
+        more = [*arguments[4:8], '--model', *map(str, row), *arguments[12:]]
         with pytest.raises(SystemExit, match=message):
-            more = [*arguments[4:8], '--model', *map(str, row), *arguments[12:]]
             analyze('detections', *more, '--out', str(tmp_path / 'no.png'))
         assert not (tmp_path / 'no.png').exists()
     empty = tmp_path / 'empty'
