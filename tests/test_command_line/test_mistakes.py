@@ -255,6 +255,13 @@ class TestHints:
         norm_eval = dict(model__backbone__norm_eval=True)
         assert hints(train_dataloader__batch_size=1, **norm_eval) == []
 
+    def test_decay_of_scales_without_its_constructor(self, hints):
+        settings = dict(optim_wrapper__paramwise_cfg=dict(scale=dict(weight_decay=5e-4)))
+        (line,) = hints(**settings)
+        assert line.startswith('`optim_wrapper.paramwise_cfg.scale` has no effect without')
+        settings['optim_wrapper__constructor'] = 'mmqnet.QuantOptimWrapperConstructor'
+        assert hints(**settings) == []
+
 
 def test_a_recipe_of_another_package_is_built_without_its_scope(configs, tmp_path):
     """MMEngine notes the scope of `mmqnet::` bases in dicts with a `type`, as of LSQ."""
@@ -265,10 +272,3 @@ def test_a_recipe_of_another_package_is_built_without_its_scope(configs, tmp_pat
         tmp_path / 'quantized.py', tmp_path / 'run', model__quantization__weight=levels
     )
     assert len(runner.model.quantization_report.quantized) == 19
-
-    def test_decay_of_scales_without_its_constructor(self, hints):
-        settings = dict(optim_wrapper__paramwise_cfg=dict(scale=dict(weight_decay=5e-4)))
-        (line,) = hints(**settings)
-        assert line.startswith('`optim_wrapper.paramwise_cfg.scale` has no effect without')
-        settings['optim_wrapper__constructor'] = 'mmqnet.QuantOptimWrapperConstructor'
-        assert hints(**settings) == []

@@ -257,6 +257,18 @@ class TestDistiller:
         distiller.attach()
         student.train()
         assert of_distillation(learn(student))['loss_features'] < 1e-5
+        # each of them counts, at each of its calls
+        for name in ('backbone.layer4.0.downsample.0.weight', 'bbox_head.cls_convs.0.conv.weight'):
+            weight = teacher.get_parameter(name)
+            before = weight.detach().clone()
+            torch.nn.init.normal_(weight)
+            losses = learn(student)
+            assert losses['distillation/loss_features'] > 1e-3, name
+            weight.data.copy_(before)
+        student.zero_grad()
+        losses['distillation/loss_features'].backward()
+        levels = student.neck.fpn_convs
+        assert all(level.conv.weight.grad.any() for level in levels)
 
     @pytest.mark.parametrize(
         ('settings', 'message'),

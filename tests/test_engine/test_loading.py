@@ -15,7 +15,6 @@ from toy_models import calibrated
 
 from mmqnet.command_line import build_runner
 from mmqnet.engine.hooks import CheckpointCheckHook
-from mmqnet.engine.loading import warn_of_random_weights
 
 
 class StopError(Exception):
@@ -233,19 +232,17 @@ def test_a_part_of_the_model_is_warned_of_in_one_line(configs, files, tmp_path, 
 class TestRandomWeights:
     def warnings(self, configs, folder, **options):
         runner = make_runner(configs / 'quantized.py', folder, **options)
-
-        class Warn(Hook):
-            def before_train(self, runner):
-                warn_of_random_weights(runner)
-                raise StopError
-
-        runner.register_hook(Warn(), priority='HIGHEST')
+        runner.register_hook(StopAtFirstIteration())
         with pytest.raises(StopError):
             runner.train()
         return next(folder.glob('*/*.log')).read_text().count('calibrated on random weights')
 
     def test_neither_loaded_nor_resumed(self, configs, tmp_path):
         assert self.warnings(configs, tmp_path / 'r') == 1
+
+    def test_meant(self, configs, tmp_path):
+        options = dict(default_hooks__calibration__from_scratch=True)
+        assert self.warnings(configs, tmp_path / 'r', **options) == 0
 
     def test_loaded(self, configs, tmp_path, float_checkpoint):
         assert self.warnings(configs, tmp_path / 'r', load_from=float_checkpoint) == 0

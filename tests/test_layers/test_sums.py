@@ -381,6 +381,9 @@ def test_fpn_learns_and_is_copied():
     sum(out.square().sum() for out in pickle.loads(pickle.dumps(model))(FEATURES)).backward()
     sum(out.square().sum() for out in model(FEATURES)).backward()
     assert all(parameter.grad is not None for parameter in model.parameters())
+    model.zero_grad()
+    model(FEATURES)[0].sum().backward()  # which every level above is a part of
+    assert all(lateral.conv.weight.grad.any() for lateral in model.lateral_convs)
 
 
 @pytest.mark.parametrize('exclude', ['lateral_convs', 'fpn_convs.0'])

@@ -15,6 +15,17 @@ def test_features(size):
     assert features.shape == (2, 4)
 
 
+def test_layers():
+    model = AlexNetBN(**SMALL)
+    conv, linear = ('Conv2d', 'BatchNorm2d', 'ReLU'), ('Linear', 'BatchNorm1d', 'ReLU')
+    features = [type(module).__name__ for module in model.features]
+    assert features == [
+        *(*conv, 'MaxPool2d', *conv, 'MaxPool2d'),
+        *(*conv, *conv, *conv, 'MaxPool2d'),
+    ]
+    assert [type(module).__name__ for module in model.classifier] == ['Flatten', *linear, *linear]
+
+
 @pytest.mark.parametrize(
     ('options', 'message'),
     [

@@ -178,7 +178,8 @@ def test_reparameterization_of_a_quantized_model_is_refused():
     assert type(model.backbone.stem.branch_3x3.conv) is nn.Conv2d  # both branches read the image
     assert type(model.backbone.stem.branch_1x1.conv) is nn.Conv2d
     config['backbone']['deploy'] = True
-    assert type(build(quantized(config), 'mmpretrain').backbone.stage_1[0].branch_reparam)
+    deployed = build(quantized(config), 'mmpretrain').backbone.stage_1[0].branch_reparam
+    assert type(deployed) is QuantConv2d
 
 
 def test_convolutions_called_with_a_keyword():

@@ -168,7 +168,8 @@ def test_not_calibrated_and_no_images(model):
 
 def test_overview_shows_every_quantizer():
     model = network(weight=dict(levels='pm4', granularity='channel'))
-    figure = vis.draw_overview(model, vis.collect_inputs(model, ['2'], images(), model))
+    inputs = vis.collect_inputs(model, ['2'], images(), model)
+    figure = vis.draw_overview(model, inputs)
     alpha, beta, used, error = figure.axes
     rows = {label.get_text(): row for row, label in enumerate(alpha.get_yticklabels())}
     assert rows == {'0': 0, '2': 1}
@@ -176,12 +177,18 @@ def test_overview_shows_every_quantizer():
     assert set(points) == {'weight:0', 'weight:2', 'input:2'}
     assert points['weight:2'] == model[2].weight_quantizer.beta.item()
     assert points['weight:0'] == model[0].weight_quantizer.beta.median().item()
+    points = {line.get_gid(): line.get_xdata()[0] for line in alpha.get_lines() if line.get_gid()}
+    assert points['input:2'] == model[2].input_quantizer.alpha.item()
+    assert points['weight:0'] == model[0].weight_quantizer.alpha.median().item()
     shares = {line.get_gid(): line.get_xdata()[0] for line in used.get_lines()}
     assert shares['weight:2'] == 100
     weight = model[2].weight
     change = (model[2].weight_quantizer.eval()(weight) - weight).norm() / weight.norm()
     errors = {line.get_gid(): line.get_xdata()[0] for line in error.get_lines() if line.get_gid()}
     assert errors['weight:2'] == pytest.approx(100 * change.item(), rel=1e-4)
+    x = inputs['2'].values
+    change = (model[2].input_quantizer.eval()(x) - x).norm() / x.norm()
+    assert errors['input:2'] == pytest.approx(100 * change.item(), rel=1e-4)
 
 
 def detection(boxes, scores, labels):
