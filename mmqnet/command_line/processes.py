@@ -14,6 +14,12 @@ def join_processes(config: Config) -> None:
 
     Raises:
         ValueError: If the processes are to use NCCL or one GPU each.
+
+    Example:
+        >>> join_processes(Config(dict(env_cfg=dict(dist_cfg=dict(backend='nccl')))))
+        Traceback (most recent call last):
+            ...
+        ValueError: `env_cfg.dist_cfg.backend` should be 'gloo' where there is no GPU, and ...
     """
     settings = dict(config.get('env_cfg', {}).get('dist_cfg', {}))
     backend, wrapper = settings.get('backend', 'nccl'), config.get('model_wrapper_cfg')
@@ -35,6 +41,11 @@ def leave_processes() -> None:
     Gloo's threads give up tensors of Python's a moment after the last exchange has returned. If the
     interpreter ends in that moment the process is aborted, although all its work is done
     (https://github.com/pytorch/pytorch/pull/179291).
+
+    Example:
+        >>> leave_processes()  # one process alone has none to leave
+        >>> torch.distributed.is_initialized()
+        False
     """
     if torch.distributed.is_initialized():
         gc.collect()  # the threads end with their group, and a model in cycles would keep it
