@@ -11,6 +11,8 @@ from methods_plan import DISTILLED, EPOCHS, FLOAT, METHODS, Cell, best_rate, key
 
 from mmqnet.visualization.style import new_figure, tidy
 
+_FAR = 0.1  # mAP
+
 
 class MethodResults(Results):
     """Finished trainings of the methods.
@@ -118,7 +120,11 @@ def _mark(cells: list[str], rivals: dict[int, Summary]) -> None:
 
 
 def draw(results: MethodResults) -> Figure:
-    """Draw mAP over bits: a point for each seed, a line at the mean."""
+    """Draw mAP over bits: a point for each seed, a line at the mean.
+
+    A mean that is far below the best one of its bits is a triangle at the lower edge with its
+    number: on one scale with it, the others could not be told apart.
+    """
     trained: dict[str, dict[int, Summary]] = {}
     for method in METHODS:
         for place, bits in enumerate(EPOCHS):
@@ -129,7 +135,10 @@ def draw(results: MethodResults) -> Figure:
     axis = figure.subplots()
     width = 0.8 / max(len(trained), 1)
     for i, (method, summaries) in enumerate(trained.items()):
-        _draw_method(axis, method, summaries, (i + 0.5) * width - 0.4, width)
+        best = {place: _best_mean(trained, place) for place in summaries}
+        near = {place: s for place, s in summaries.items() if best[place] - s.mean <= _FAR}
+        far = {place: s for place, s in summaries.items() if place not in near}
+        _draw_method(axis, method, near, far, (i + 0.5) * width - 0.4, width)
     for place, epochs in enumerate(EPOCHS.values()):
         trained_on = results.float_summary(epochs)
         if trained_on:
@@ -137,17 +146,34 @@ def draw(results: MethodResults) -> Figure:
     axis.set_xticks(range(len(EPOCHS)), [f'{bits}\n{n} epochs' for bits, n in EPOCHS.items()])
     axis.set(xlabel='weight / activation bits', ylabel='hard test mAP')
     axis.set_title('Methods on the demo: seeds and their mean (dashed: float, trained on)')
+    axis.margins(y=0.08)
     tidy(axis, 'y')
     if trained:
-        axis.legend(loc='lower left', fontsize=8)
+        axis.legend(loc='center left', fontsize=8)
     return figure
 
 
+def _best_mean(trained: Mapping[str, Mapping[int, Summary]], place: int) -> float:
+    return max(summaries[place].mean for summaries in trained.values() if place in summaries)
+
+
 def _draw_method(
-    axis: Any, method: str, summaries: Mapping[int, Summary], offset: float, width: float
+    axis: Any,
+    method: str,
+    near: Mapping[int, Summary],
+    far: Mapping[int, Summary],
+    offset: float,
+    width: float,
 ) -> None:
-    points = [(x + offset, score) for x, summary in summaries.items() for score in summary.scores]
-    [line] = axis.plot(*zip(*points, strict=True), 'o', markersize=3, label=method)
-    for x, summary in summaries.items():
+    places = [x + offset for x, summary in near.items() for _ in summary.scores]
+    scores = [score for summary in near.values() for score in summary.scores]
+    [line] = axis.plot(places, scores, 'o', markersize=3, label=method)
+    color = line.get_color()
+    for x, summary in near.items():
         left = x + offset - 0.4 * width
-        axis.hlines(summary.mean, left, left + 0.8 * width, line.get_color(), lw=2)
+        axis.hlines(summary.mean, left, left + 0.8 * width, color, lw=2)
+    bottom = axis.get_xaxis_transform()  # heights from 0, the lower edge, to 1
+    for x, summary in far.items():
+        axis.plot([x + offset], [0.015], 'v', color=color, markersize=6, transform=bottom)
+        text = dict(ha='center', color=color, size=8, transform=bottom)
+        axis.text(x + offset, 0.045, f'{summary.mean:.2f}', **text)
