@@ -102,7 +102,7 @@ def test_all_rows_at_the_first_seed_come_first(plan, results):
     ]
     results.add(runs[1], dict(mAP=0.5, minutes=1.0))
     assert to_do.left(results.scores()) == [2, 2, 8]
-    assert to_do.total == 4
+    assert to_do.total({}) == 4
 
 
 def test_order_is_held_against_the_papers(plan, results):

@@ -46,7 +46,7 @@ def test_first_seed_at_each_rate_and_others_at_the_best(plan, tmp_path):
     to_do = plan.MethodsPlan([cell], [7, 8, 9])
     runs = to_do.missing(results.scores())
     assert [(run.seed, run.rate) for run in runs] == [(7, rate) for rate in plan.RATES[4]]
-    assert to_do.left(results.scores()) == [cell.epochs] * to_do.total == [4] * 5
+    assert to_do.left(results.scores()) == [4] * to_do.total({}) == [4] * 5
     for run, score in zip(runs, (0.5, 0.7, 0.6), strict=True):
         results.add(run, found(1 - score, validation=score))
     runs = to_do.missing(results.scores())
@@ -69,8 +69,53 @@ def test_rates_go_with_the_epochs(plan):
         cell = plan.Cell('u', bits)
         scores = {plan.Run(cell, 0, rate).key: rate for rate in rates[:-1]}
         assert plan.best_rate(cell, scores, 0, None) is None
-        scores[plan.Run(cell, 0, rates[-1]).key] = 0.5
-        assert plan.best_rate(cell, scores, 0, None) == rates[-1]
+        scores[plan.Run(cell, 0, rates[-1]).key] = 0.0
+        assert plan.best_rate(cell, scores, 0, None) == rates[-2]
+
+
+@pytest.mark.parametrize('factor', [0.5, 2])
+def test_the_search_goes_on_while_the_best_rate_is_at_an_end(plan, results, factor):
+    """The three rates of the epochs, then half or twice the last, until one is worse."""
+    cell = plan.Cell('u', '2/2')
+    to_do = plan.MethodsPlan([cell], [0, 1])
+    scores, peak = {}, (plan.RATES[4][0] if factor < 1 else plan.RATES[4][-1]) * factor**2
+    tried = []
+    for total in (4, 5, 6, 7):
+        assert to_do.total(results.scores()) == total
+        runs = to_do.missing(results.scores())
+        tried += [run.rate for run in runs]
+        assert {run.seed for run in runs} == {0}
+        assert to_do.left(results.scores()) == [4] * (total - len(scores))
+        assert results.summary(cell) is None
+        for run in runs:
+            scores[run.rate] = 1 - abs(run.rate - peak)
+            results.add(run, found(scores[run.rate]))
+    assert tried == [*plan.RATES[4], *(peak / factor, peak, peak * factor)]
+    [run] = to_do.missing(results.scores())
+    assert (run.seed, run.rate) == (1, peak)
+    assert results.summary(cell).scores == (1.0,)
+
+
+def test_the_search_ends_at_equal_rates(plan):
+    """A rate at an end that is not ahead of its neighbour is no reason to go on."""
+    cell, rates = plan.Cell('u', '2/2'), plan.RATES[4]
+    for best in (rates[:2], rates[1:], rates):
+        scores = {plan.Run(cell, 0, rate).key: 0.5 + 0.1 * (rate in best) for rate in rates}
+        assert plan.rates_of(cell, scores, 0, None) == list(rates)
+        assert plan.best_rate(cell, scores, 0, None) == min(best)
+
+
+def test_methods_differ_in_the_rates_that_are_tried(plan):
+    cells = plan.cells_of(['u', 'LSQ'], ['2/2'])
+    scores = {
+        plan.Run(cell, 0, rate).key: 0.5 + (rate if cell.method == 'LSQ' else 0)
+        for cell in cells
+        for rate in plan.RATES[4]
+    }
+    to_do = plan.MethodsPlan(cells, [0, 1])
+    runs = [(run.cell.method, run.seed, run.rate) for run in to_do.missing(scores)]
+    assert runs == [('LSQ', 0, 2 * plan.RATES[4][-1]), ('u', 1, plan.RATES[4][0])]
+    assert (to_do.total(scores), to_do.left(scores)) == (4 + 5, [4] * 3)
 
 
 def test_the_first_seed_of_the_command_decides_the_rate(plan, tmp_path):
@@ -316,7 +361,7 @@ def test_interrupted_trainings_do_not_count_for_the_time_left(plan, results):
 def test_table_marks_the_first_and_what_is_within_its_spread(plan, results):
     from methods_report import draw, table
 
-    best = plan.RATES[4][0]
+    best = plan.RATES[4][1]
     scores = {
         ('float', '4 epochs'): (0.7, 0.7, 0.7),
         ('u', '2/2'): (0.63, 0.64, 0.65),
@@ -327,7 +372,7 @@ def test_table_marks_the_first_and_what_is_within_its_spread(plan, results):
     for (method, bits), of_seeds in scores.items():
         for rate in plan.RATES[4]:
             run = plan.Run(plan.Cell(method, bits), 0, rate)
-            results.add(run, found(of_seeds[0] - (rate - best)))
+            results.add(run, found(of_seeds[0] - abs(rate - best)))
         for seed in (1, 2):
             results.add(plan.Run(plan.Cell(method, bits), seed, best), found(of_seeds[seed]))
     row = next(line for line in table(results).splitlines() if line.startswith('| 2/2'))

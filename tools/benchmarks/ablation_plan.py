@@ -147,9 +147,8 @@ class AblationPlan:
     def __init__(self, names: Iterable[str], seeds: list[int], rate: float) -> None:
         self._runs = [Run(name, seed, rate) for seed in seeds for name in names]
 
-    @property
-    def total(self) -> int:
-        """How many trainings there are."""
+    def total(self, scores: Mapping[str, float]) -> int:
+        """Return how many trainings there are, whatever is finished."""
         return len(self._runs)
 
     def missing(self, scores: Mapping[str, float]) -> list[Run]:

@@ -57,9 +57,8 @@ class Run(Protocol):
 class Plan(Protocol):
     """What a comparison trains."""
 
-    @property
-    def total(self) -> int:
-        """How many trainings the whole comparison has."""
+    def total(self, scores: Mapping[str, float]) -> int:
+        """Return how many trainings the comparison has, from the mAP of the finished ones."""
 
     def missing(self, scores: Mapping[str, float]) -> list[Run]:
         """Return the trainings to start next, in order, from the mAP of the finished ones."""
@@ -251,8 +250,8 @@ class Comparison:
             raise error
 
     def _progress(self) -> str:
-        left = self._plan.left(self._results.scores())
-        total = self._plan.total
+        scores = self._results.scores()
+        left, total = self._plan.left(scores), self._plan.total(scores)
         done = total - len(left)
         hours = sum(left) * self._results.minutes_per_epoch() / self._jobs / 60
         return f'[{done}/{total}, about {hours:.1f} h left]' if done else f'[0/{total}]'

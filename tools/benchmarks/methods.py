@@ -3,10 +3,11 @@
     python tools/benchmarks/methods.py [--methods u LSQ] [--bits 2/2 1/2] [--seeds 0 1 2]
 
 trains the demo's detector with each method at each number of bits. The first seed is trained at
-three learning rates, the other ones at the one that is best on the validation split; methods are
-compared on the test split (``digits.py --num-test 2000``). What is finished is kept in
-``methods.json``, beside a table and a picture; after an interruption the same command continues.
-Trainings of a recipe that has changed since stay in the file, and are made anew.
+three learning rates, and at further ones while the best is the lowest or the highest; the other
+seeds at the one that is best on the validation split. Methods are compared on the test split
+(``digits.py --num-test 2000``). What is finished is kept in ``methods.json``, beside a table and a
+picture; after an interruption the same command continues. Trainings of a recipe that has changed
+since stay in the file, and are made anew.
 """
 
 import argparse
@@ -26,7 +27,7 @@ def parse_args() -> argparse.Namespace:
         '--rates',
         nargs='+',
         type=learning_rate,
-        help=f'of the first seed (by the epochs: {RATES})',
+        help=f'of the first seed (by the epochs: {RATES}, and beyond while the best is at an end)',
     )
     parser.add_argument('--bits', nargs='+', choices=EPOCHS, default=list(EPOCHS))
     add_arguments(parser, out_dir='work_dirs/methods')

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ EPOCHS = {
     '1/2': 4,
     '1/32': 4,
 }
-# Of the first seed, by the epochs: a longer training takes a higher rate.
+# Of the first seed, by the epochs: a longer training takes a higher rate. `rates_of` goes beyond.
 RATES = {2: (1e-3, 2e-3, 4e-3), 4: (2e-3, 4e-3, 8e-3)}
 SPLITS = ('train', 'val', 'test')
 FLOAT = 'float'
@@ -125,7 +126,7 @@ class MethodsPlan:
     Args:
         cells: What to fill.
         seeds: One or more.
-        rates: One or more. Default: None, those of ``RATES``.
+        rates: One or more. Default: None, those of ``rates_of``.
     """
 
     def __init__(
@@ -135,10 +136,9 @@ class MethodsPlan:
         self._seeds = seeds
         self._rates = rates
 
-    @property
-    def total(self) -> int:
-        """How many trainings the whole comparison has."""
-        return sum(map(self._number, self._cells))
+    def total(self, scores: Mapping[str, float]) -> int:
+        """Return how many trainings the whole comparison has, as far as that is known."""
+        return sum(self._number(cell, scores) for cell in self._cells)
 
     def missing(self, scores: Mapping[str, float]) -> list[Run]:
         """Return the trainings to start next, in order."""
@@ -153,16 +153,20 @@ class MethodsPlan:
         left = []
         for cell in self._cells:
             done = sum(run.key in scores for run in self._runs_of([cell], scores))
-            left += [cell.epochs] * (self._number(cell) - done)
+            left += [cell.epochs] * (self._number(cell, scores) - done)
         return left
 
-    def _number(self, cell: Cell) -> int:
-        return len(rates_of(cell, self._rates)) + len(self._seeds) - 1
+    def _number(self, cell: Cell, scores: Mapping[str, float]) -> int:
+        return len(self._rates_of(cell, scores)) + len(self._seeds) - 1
+
+    def _rates_of(self, cell: Cell, scores: Mapping[str, float]) -> list[float]:
+        return rates_of(cell, scores, self._seeds[0], self._rates)
 
     def _runs_of(self, cells: list[Cell], scores: Mapping[str, float]) -> Iterator[Run]:
         first, *others = self._seeds
-        for rate in rates_of(cells[0], self._rates):  # the same of all: they have the same bits
-            yield from (Run(cell, first, rate) for cell in cells)
+        tried = {cell: self._rates_of(cell, scores) for cell in cells}
+        for rate in dict.fromkeys(chain.from_iterable(tried.values())):
+            yield from (Run(cell, first, rate) for cell in cells if rate in tried[cell])
         for seed in others:
             for cell in cells:
                 rate = best_rate(cell, scores, first, self._rates)
@@ -182,9 +186,34 @@ def cells_of(methods: list[str], bits: list[str]) -> list[Cell]:
     return list(cells)
 
 
-def rates_of(cell: Cell, rates: Sequence[float] | None) -> Sequence[float]:
-    """Return the rates of a cell's first seed: those given, else those of its epochs."""
-    return RATES[cell.epochs] if rates is None else rates
+def rates_of(
+    cell: Cell, scores: Mapping[str, float], seed: int, rates: Sequence[float] | None
+) -> list[float]:
+    """Return the rates of a cell's first seed.
+
+    Those of ``RATES``, and while the best is the lowest or the highest of them, half or twice it.
+    Else the limits of the search could decide between methods.
+
+    Args:
+        cell: Method and bits.
+        scores: mAP of finished trainings.
+        seed: The first one.
+        rates: Taken as they are. None: the above.
+    """
+    if rates is not None:
+        return list(rates)
+    tried = list(RATES[cell.epochs])
+    while True:
+        found = [scores.get(Run(cell, seed, rate).key) for rate in sorted(tried)]
+        known = [score for score in found if score is not None]
+        if len(known) < len(found):
+            return tried
+        if known[0] > max(known[1:]):
+            tried.append(min(tried) / 2)
+        elif known[-1] > max(known[:-1]):
+            tried.append(max(tried) * 2)
+        else:
+            return tried
 
 
 def best_rate(
@@ -198,9 +227,9 @@ def best_rate(
         cell: Method and bits.
         scores: mAP of finished trainings.
         seed: The first one.
-        rates: Its rates; None: those of ``RATES``.
+        rates: Its rates; None: those of ``rates_of``.
     """
-    tried = rates_of(cell, rates)
+    tried = rates_of(cell, scores, seed, rates)
     found = {rate: scores.get(Run(cell, seed, rate).key) for rate in tried}
     if any(score is None for score in found.values()):
         return None

@@ -24,7 +24,7 @@ class MethodResults(Results):
         path: The json file.
         conditions: What makes results comparable.
         seed: The one that is trained at each rate.
-        rates: Of that seed. Default: None, those of ``methods_plan.RATES``.
+        rates: Of that seed. Default: None, those of ``methods_plan.rates_of``.
 
     Raises:
         ValueError: As of the base.
