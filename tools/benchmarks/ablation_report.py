@@ -36,7 +36,7 @@ PAIRS = (
     Pair(5, '3(±4)/32', ('k-means', 'w3-a32'), ('linear', 'w3-a32-uniform'), '0.3 to 1.2'),
     Pair(6, '2/32', ('layer-wise', 'w2-a32'), ('shared', 'w2-a32-shared'), '1.0'),
     Pair(7, '2/32', ('pre-trained', 'w2-a32'), ('scratch', 'w2-a32-scratch'), '15'),
-    Pair(7, '2/32', ('pre-trained', 'w2-a32'), ('scratch, longer', 'w2-a32-scratch-long'), '15'),
+    Pair(7, '2/32', ('pre-trained', 'w2-a32'), ('long scratch', 'w2-a32-scratch-long'), '15'),
 )
 # Title and colour of the rows of figure 4.
 GAPS = {
