@@ -204,13 +204,13 @@ def rates_of(
         return list(rates)
     tried = list(RATES[cell.epochs])
     while True:
-        found = [scores.get(Run(cell, seed, rate).key) for rate in sorted(tried)]
-        known = [score for score in found if score is not None]
-        if len(known) < len(found):
+        found = _found(cell, scores, seed, tried)
+        if len(found) < len(tried):
             return tried
-        if known[0] > max(known[1:]):
+        lowest, *inner, highest = (found[rate] for rate in sorted(tried))
+        if lowest > max(*inner, highest):
             tried.append(min(tried) / 2)
-        elif known[-1] > max(known[:-1]):
+        elif highest > max(lowest, *inner):
             tried.append(max(tried) * 2)
         else:
             return tried
@@ -230,7 +230,15 @@ def best_rate(
         rates: Its rates; None: those of ``rates_of``.
     """
     tried = rates_of(cell, scores, seed, rates)
-    found = {rate: scores.get(Run(cell, seed, rate).key) for rate in tried}
-    if any(score is None for score in found.values()):
+    found = _found(cell, scores, seed, tried)
+    if len(found) < len(tried):
         return None
-    return max(sorted(tried), key=lambda rate: found[rate] or 0.0)
+    return max(sorted(found), key=found.__getitem__)
+
+
+def _found(
+    cell: Cell, scores: Mapping[str, float], seed: int, rates: Sequence[float]
+) -> dict[float, float]:
+    """Return the mAP at each of the rates whose training is finished."""
+    keys = {rate: Run(cell, seed, rate).key for rate in rates}
+    return {rate: scores[key] for rate, key in keys.items() if key in scores}
